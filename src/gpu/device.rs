@@ -1,0 +1,199 @@
+//! An open device: its capabilities, and the place where its faults arrive.
+
+use super::{DeviceChoice, GpuError, adapter, pipeline::PipelineStore};
+use std::sync::{Arc, Mutex};
+
+/// What the open device can do, as far as kernels ask.
+#[derive(Debug, Clone)]
+pub struct Capabilities {
+    /// The adapter's name.
+    pub name: String,
+    /// Vulkan, Metal or DX12.
+    pub backend: String,
+    /// The driver and its version.
+    pub driver: String,
+    /// A CPU that plays a GPU (lavapipe, WARP): uniform loads and big register tiles are fast there, workgroup memory slow.
+    pub software: bool,
+    /// The subgroup size, where subgroup operations exist and every subgroup has the same size.
+    pub subgroup: Option<u32>,
+    /// Native 16-bit floats in shaders.
+    pub f16: bool,
+    /// Largest storage binding, bytes.
+    pub max_binding: u64,
+    /// Largest buffer, bytes.
+    pub max_buffer: u64,
+    /// Largest number of workgroups in one dimension of a dispatch.
+    pub max_groups: u32,
+    /// Alignment of a storage binding's start, bytes.
+    pub alignment: u64,
+    /// Largest workgroup.
+    pub max_invocations: u32,
+    /// Workgroup memory, bytes.
+    pub workgroup_memory: u32,
+}
+
+/// How to open a device.
+#[derive(Debug, Clone)]
+pub struct GpuOptions {
+    /// Which adapter.
+    pub choice: DeviceChoice,
+    /// Ask for no more than WebGPU's default limits, whatever the adapter offers (the tests do).
+    pub default_limits: bool,
+    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`.
+    pub without: Vec<String>,
+}
+
+impl GpuOptions {
+    /// The given adapter, with everything that it offers. `SHADERLM_LIMITS=webgpu` and
+    /// `SHADERLM_WITHOUT=subgroup,f16` in the environment hold it back, for tests on other drivers.
+    pub fn new(choice: DeviceChoice) -> Self {
+        let variable = |name| std::env::var(name).unwrap_or_default();
+        Self {
+            choice,
+            default_limits: variable("SHADERLM_LIMITS") == "webgpu",
+            without: variable("SHADERLM_WITHOUT").split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+        }
+    }
+}
+
+/// An open device with its queue and pipelines.
+pub struct Gpu {
+    /// What it can do.
+    pub caps: Capabilities,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    pub(super) pipelines: PipelineStore,
+    fault: Arc<Mutex<Option<GpuError>>>,
+}
+
+impl Gpu {
+    /// Opens the adapter that `options` choose, with the features and limits that it offers.
+    ///
+    /// # Errors
+    /// No such adapter, or the driver refuses.
+    pub fn open(options: &GpuOptions) -> Result<Self, GpuError> {
+        let found = adapter::choose(&options.choice)?;
+        let offered = found.adapter.features();
+        let allowed = |name: &str| !options.without.iter().any(|w| w == name);
+        let mut features = wgpu::Features::empty();
+        for (feature, name) in [
+            (wgpu::Features::SUBGROUP, "subgroup"),
+            (wgpu::Features::SHADER_F16, "f16"),
+            (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
+        ] {
+            if allowed(name) {
+                features |= offered & feature;
+            }
+        }
+        let limits = if options.default_limits { wgpu::Limits::default() } else { found.adapter.limits() };
+        let (device, queue) = pollster::block_on(found.adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("shaderlm"),
+            required_features: features,
+            required_limits: limits.clone(),
+            memory_hints: wgpu::MemoryHints::Performance,
+            ..Default::default()
+        }))
+        .map_err(|e| GpuError::Open { adapter: found.info.name.clone(), reason: e.to_string() })?;
+
+        let fault = Arc::new(Mutex::new(None));
+        let (for_errors, for_loss) = (fault.clone(), fault.clone());
+        let keep_first = |slot: &Mutex<Option<GpuError>>, error| {
+            if let Ok(mut slot) = slot.lock() {
+                slot.get_or_insert(error);
+            }
+        };
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            keep_first(&for_errors, GpuError::Validation { what: "a command".into(), reason: error.to_string() });
+        }));
+        let name = found.info.name.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            if reason != wgpu::DeviceLostReason::Destroyed {
+                keep_first(&for_loss, GpuError::Lost { adapter: name.clone(), reason: message });
+            }
+        });
+
+        let fixed_subgroup = found.info.subgroup_min_size == found.info.subgroup_max_size;
+        let caps = Capabilities {
+            backend: found.info.backend.to_string(),
+            driver: format!("{} {}", found.info.driver, found.info.driver_info).trim().to_owned(),
+            software: found.info.device_type == wgpu::DeviceType::Cpu,
+            subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP))
+                .then_some(found.info.subgroup_min_size),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+            alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+            name: found.info.name.clone(),
+        };
+        let pipelines = PipelineStore::new(&device, &found.info, features);
+        Ok(Self { caps, device, queue, pipelines, fault })
+    }
+
+    /// Runs `make` under validation and out-of-memory error scopes.
+    ///
+    /// # Errors
+    /// What the scopes caught, or the device's loss.
+    pub fn guarded<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T, GpuError> {
+        let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        let made = make();
+        let (validation, memory) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
+        if memory.is_some() {
+            return Err(GpuError::OutOfMemory {
+                what: what.into(),
+                bytes,
+                adapter: self.caps.name.clone(),
+                reason: "is out of memory".into(),
+            });
+        }
+        if let Some(error) = validation {
+            return Err(GpuError::Validation { what: what.into(), reason: error.to_string() });
+        }
+        self.check()?;
+        Ok(made)
+    }
+
+    /// The first fault that arrived outside any error scope, if there was one.
+    ///
+    /// # Errors
+    /// That fault.
+    pub fn check(&self) -> Result<(), GpuError> {
+        match self.fault.lock() {
+            Ok(slot) => slot.clone().map_or(Ok(()), Err),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// An encoder for commands.
+    pub fn encoder(&self) -> wgpu::CommandEncoder {
+        self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default())
+    }
+
+    /// Hands commands to the device, without waiting for them.
+    ///
+    /// # Errors
+    /// A fault that has arrived since the last look.
+    pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex, GpuError> {
+        let index = self.queue.submit([encoder.finish()]);
+        self.check()?;
+        Ok(index)
+    }
+
+    /// Waits until everything submitted has run.
+    ///
+    /// # Errors
+    /// The device's loss, or any other fault.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
+        self.check()?;
+        polled.map(|_| ()).map_err(|e| GpuError::Lost { adapter: self.caps.name.clone(), reason: e.to_string() })
+    }
+
+    /// Writes the compiled pipelines to the user's cache folder, where the backend can.
+    pub fn save_pipelines(&self) {
+        self.pipelines.save();
+    }
+}

@@ -1,0 +1,17 @@
+//! The adapter, its device, buffers, pipelines, submission and read-back.
+//!
+//! Nothing here knows an operation: a caller brings WGSL and bindings, and gets bytes back.
+
+mod adapter;
+mod buffer;
+mod device;
+mod error;
+mod pipeline;
+mod shader;
+
+pub use adapter::{AdapterDescription, DeviceChoice, adapters};
+pub use buffer::{Buffer, BufferSlice};
+pub use device::{Capabilities, Gpu, GpuOptions};
+pub use error::GpuError;
+pub use pipeline::{Access, Bound, Pipeline};
+pub use shader::{Define, Kernel};

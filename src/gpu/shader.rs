@@ -1,0 +1,113 @@
+//! A kernel: one WGSL source, and the defines that make a variant of it.
+
+use super::GpuError;
+use minijinja::{Environment, UndefinedBehavior, Value, syntax::SyntaxConfig};
+use std::collections::BTreeMap;
+
+/// The value of a define in a kernel's source.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Define {
+    /// A number: a tile's side, a workgroup's size.
+    Int(u32),
+    /// A switch.
+    Flag(bool),
+    /// A word, such as a type's name.
+    Text(&'static str),
+}
+
+impl From<u32> for Define {
+    fn from(value: u32) -> Self {
+        Self::Int(value)
+    }
+}
+impl From<bool> for Define {
+    fn from(value: bool) -> Self {
+        Self::Flag(value)
+    }
+}
+impl From<&'static str> for Define {
+    fn from(value: &'static str) -> Self {
+        Self::Text(value)
+    }
+}
+
+/// A kernel in one variant. Its source is a minijinja template over WGSL: loops that must be unrolled and
+/// registers that must be named (naga keeps arrays in memory) are written once and expanded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kernel {
+    /// The file's name without `.wgsl`.
+    pub name: &'static str,
+    source: &'static str,
+    defines: BTreeMap<&'static str, Define>,
+}
+
+/// Makes a [`Kernel`] from `shaders/NAME.wgsl`.
+#[macro_export]
+macro_rules! kernel {
+    ($name:literal) => {
+        $crate::gpu::Kernel::new($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))
+    };
+}
+
+/// Files that kernels include.
+const SHARED: [(&str, &str); 3] = [
+    ("group.wgsl", include_str!("../../shaders/shared/group.wgsl")),
+    ("reduce.wgsl", include_str!("../../shaders/shared/reduce.wgsl")),
+    ("random.wgsl", include_str!("../../shaders/shared/random.wgsl")),
+];
+
+impl Kernel {
+    /// A kernel from its template. Use [`kernel!`](crate::kernel) instead.
+    pub fn new(name: &'static str, source: &'static str) -> Self {
+        Self { name, source, defines: BTreeMap::new() }
+    }
+
+    /// The variant in which `key` is `value`.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl Into<Define>) -> Self {
+        self.defines.insert(key, value.into());
+        self
+    }
+
+    /// Name and defines, as one readable word: `matmul_direct{ROWS=12,VEC}`.
+    pub fn label(&self) -> String {
+        let parts: Vec<_> = self
+            .defines
+            .iter()
+            .filter_map(|(key, value)| match value {
+                Define::Int(n) => Some(format!("{key}={n}")),
+                Define::Flag(on) => on.then(|| (*key).to_owned()),
+                Define::Text(word) => Some(format!("{key}={word}")),
+            })
+            .collect();
+        if parts.is_empty() { self.name.to_owned() } else { format!("{}{{{}}}", self.name, parts.join(",")) }
+    }
+
+    /// The WGSL of this variant.
+    ///
+    /// # Errors
+    /// The template is wrong, or uses a define that the variant does not give.
+    pub fn wgsl(&self) -> Result<String, GpuError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        let fail = |e: minijinja::Error| GpuError::Shader { shader: self.label(), reason: format!("{e:#}") };
+        // Lines that hold only a tag vanish, so that the WGSL that errors and debuggers show is readable.
+        environment
+            .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
+        for (name, source) in SHARED {
+            environment.add_template(name, source).map_err(fail)?;
+        }
+        let context: BTreeMap<&str, Value> = self
+            .defines
+            .iter()
+            .map(|(key, value)| {
+                (*key, match value {
+                    Define::Int(n) => Value::from(*n),
+                    Define::Flag(on) => Value::from(*on),
+                    Define::Text(word) => Value::from(*word),
+                })
+            })
+            .collect();
+        environment.render_str(self.source, context).map_err(fail)
+    }
+}

@@ -1,0 +1,175 @@
+//! The engine: an adapter (or the CPU), and the variables that plans share by name.
+
+use super::{GraphError, plan::{GpuPlan, Plan, PlanOptions}, record::Graph};
+use crate::{
+    gpu::{Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
+    ops::{DType, HostData, HostTensor, Tensor, TensorType},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// How to make an engine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The adapter, or the CPU.
+    pub device: DeviceChoice,
+    /// Say on stderr when `auto` falls back to the CPU.
+    pub notice: bool,
+}
+
+pub(super) enum Stored {
+    Gpu(Buffer),
+    Cpu(HostTensor<f32>),
+}
+
+pub(super) struct Variable {
+    pub ty: TensorType,
+    pub data: Stored,
+}
+
+/// An adapter or the CPU, with variables.
+pub struct Engine {
+    pub(super) gpu: Option<Arc<Gpu>>,
+    pub(super) variables: HashMap<String, Variable>,
+}
+
+/// The bytes of a tensor as the device sees them.
+pub(super) fn device_bytes(tensor: &HostTensor<f32>) -> &[u8] {
+    match &tensor.data {
+        HostData::Float(data) => bytemuck::cast_slice(data),
+        HostData::Uint(data) => bytemuck::cast_slice(data),
+    }
+}
+
+/// The tensor that the device's bytes stand for.
+pub(super) fn from_device_bytes(ty: &TensorType, bytes: &[u8]) -> HostTensor<f32> {
+    match ty.dtype {
+        DType::F32 => HostTensor::floats(ty.shape.clone(), bytemuck::pod_collect_to_vec(bytes)),
+        DType::U32 => HostTensor::uints(ty.shape.clone(), bytemuck::pod_collect_to_vec(bytes)),
+    }
+}
+
+impl Engine {
+    /// Opens the device that `options` name. `auto` falls back to the CPU when there is no adapter.
+    ///
+    /// # Errors
+    /// The named adapter does not exist, or its driver refuses.
+    pub fn new(options: &EngineOptions) -> Result<Self, GraphError> {
+        if options.device == DeviceChoice::Cpu {
+            return Ok(Self::cpu());
+        }
+        match Gpu::open(&GpuOptions::new(options.device.clone())) {
+            Ok(gpu) => Ok(Self::on(Arc::new(gpu))),
+            Err(GpuError::NoAdapter) if options.device == DeviceChoice::Auto => {
+                if options.notice {
+                    eprintln!("shaderlm: no GPU adapter found; running on the CPU");
+                }
+                Ok(Self::cpu())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// An engine on an open device.
+    pub fn on(gpu: Arc<Gpu>) -> Self {
+        Self { gpu: Some(gpu), variables: HashMap::new() }
+    }
+
+    /// An engine on the CPU reference.
+    pub fn cpu() -> Self {
+        Self { gpu: None, variables: HashMap::new() }
+    }
+
+    /// What the adapter can do; `None` on the CPU.
+    pub fn capabilities(&self) -> Option<&Capabilities> {
+        self.gpu.as_ref().map(|gpu| &gpu.caps)
+    }
+
+    /// The adapter's name and driver, or `cpu`.
+    pub fn device_name(&self) -> String {
+        self.capabilities().map_or_else(|| "cpu".into(), |c| format!("{} ({}, {})", c.name, c.backend, c.driver))
+    }
+
+    /// Makes the variable, or overwrites the one of that name.
+    ///
+    /// # Errors
+    /// It exists with another type, or there is no memory for it.
+    pub fn set(&mut self, name: &str, value: &HostTensor<f32>) -> Result<(), GraphError> {
+        let dtype = match value.data {
+            HostData::Float(_) => DType::F32,
+            HostData::Uint(_) => DType::U32,
+        };
+        let ty = TensorType { dtype, shape: value.shape.clone() };
+        self.ensure(name, &ty)?;
+        match (&self.gpu, self.variables.get_mut(name).map(|v| &mut v.data)) {
+            (Some(gpu), Some(Stored::Gpu(buffer))) => gpu.write(buffer, 0, device_bytes(value))?,
+            (_, Some(Stored::Cpu(tensor))) => *tensor = value.clone(),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The value of a variable, waiting for the device; `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn get(&self, name: &str) -> Result<Option<HostTensor<f32>>, GraphError> {
+        let Some(variable) = self.variables.get(name) else { return Ok(None) };
+        Ok(Some(match (&variable.data, &self.gpu) {
+            (Stored::Gpu(buffer), Some(gpu)) => {
+                from_device_bytes(&variable.ty, &gpu.read(buffer, 0, variable.ty.bytes())?)
+            }
+            (Stored::Cpu(tensor), _) => tensor.clone(),
+            (Stored::Gpu(_), None) => return Ok(None),
+        }))
+    }
+
+    /// Frees a variable. A plan that uses it keeps its memory until the plan is dropped.
+    pub fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    /// Makes the variable, zeroed, if there is none of that name.
+    ///
+    /// # Errors
+    /// It exists with another type, or there is no memory for it.
+    pub fn ensure(&mut self, name: &str, ty: &TensorType) -> Result<(), GraphError> {
+        if let Some(known) = self.variables.get(name) {
+            if known.ty == *ty {
+                return Ok(());
+            }
+            return Err(GraphError::Variable {
+                name: name.into(),
+                found: format!("{:?} {}", known.ty.dtype, known.ty.shape),
+                expected: format!("{:?} {}", ty.dtype, ty.shape),
+            });
+        }
+        let data = match &self.gpu {
+            Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.bytes())?),
+            None => Stored::Cpu(HostTensor::zeros(ty)),
+        };
+        self.variables.insert(name.into(), Variable { ty: ty.clone(), data });
+        Ok(())
+    }
+
+    /// Plans `graph` for this device; the host will read `outputs`. Variables that do not exist yet are made, zeroed.
+    ///
+    /// # Errors
+    /// An operation does not fit the adapter's limits, or there is no memory.
+    pub fn compile(&mut self, graph: Graph, outputs: &[Tensor], options: &PlanOptions) -> Result<Plan, GraphError> {
+        use crate::ops::Recorder;
+        for (name, tensor) in graph.variables() {
+            self.ensure(name, graph.ty(tensor))?;
+        }
+        Ok(match &self.gpu {
+            Some(gpu) => Plan::on_gpu(GpuPlan::new(gpu.clone(), &graph, outputs, &self.variables, options)?),
+            None => Plan::on_cpu(graph, outputs),
+        })
+    }
+
+    /// Keeps the compiled pipelines for the next start, where the backend can.
+    pub fn save_pipelines(&self) {
+        if let Some(gpu) = &self.gpu {
+            gpu.save_pipelines();
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! What can go wrong in a graph.
+
+use crate::{gpu::GpuError, ops::OpError};
+
+/// A fault in recording, planning or running a graph.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GraphError {
+    /// Shapes or types do not fit, or an operation cannot run on this adapter.
+    #[error(transparent)]
+    Op(#[from] OpError),
+    /// The adapter failed.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// A variable was given or expected with another type.
+    #[error("variable {name}: it is {found}, where {expected} is needed")]
+    Variable {
+        /// Its name.
+        name: String,
+        /// The type it has.
+        found: String,
+        /// The type that is needed.
+        expected: String,
+    },
+    /// A tensor was asked for that the plan does not keep, or fed that is no input of it.
+    #[error("tensor {0} is not {1} of this plan")]
+    NotPlanned(u32, &'static str),
+}

@@ -1,0 +1,22 @@
+//! The graph runtime: recording, autodiff, planning, and running on an adapter or on the CPU.
+//!
+//! Nothing here knows a model. A model function records nodes with static shapes; [`gradients`] adds the backward pass
+//! to the same graph; [`Engine::compile`] plans it; [`Plan::run`] runs it, allocating and compiling nothing.
+
+mod arena;
+mod autodiff;
+mod engine;
+mod error;
+mod fuse;
+mod host;
+mod plan;
+mod record;
+mod report;
+
+pub use autodiff::gradients;
+pub use engine::{Engine, EngineOptions};
+pub use error::GraphError;
+pub use host::{Evaluate, evaluate};
+pub use plan::{Plan, PlanOptions, PlanStats};
+pub use record::{Graph, Leaf, Node, Source};
+pub use report::{Row, dot, rows};

@@ -1,0 +1,473 @@
+//! The plan: kernel variants, an arena in which dead buffers are reused, bind groups and order, fixed once.
+
+use super::{
+    Engine, GraphError,
+    arena::{self, Need},
+    engine::{Stored, Variable, device_bytes, from_device_bytes},
+    fuse,
+    host::{evaluate, live_nodes},
+    record::{Graph, Leaf, Node, Source},
+};
+use crate::{
+    gpu::{Bound, Buffer, BufferSlice, Gpu},
+    ops::{DType, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// How to plan.
+#[derive(Debug, Clone, Default)]
+pub struct PlanOptions {
+    /// Bytes of a known pattern around every planned buffer, for tests; 0 for none.
+    pub sentinel: u64,
+    /// Leave every operation its own dispatches.
+    pub no_fusion: bool,
+}
+
+/// Sizes of a plan.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PlanStats {
+    /// Dispatches in one run.
+    pub dispatches: usize,
+    /// Submissions in one run.
+    pub submissions: usize,
+    /// Bytes of all planned tensors, were none to share memory.
+    pub planned_bytes: u64,
+    /// Bytes of the arena in which they do share it.
+    pub peak_bytes: u64,
+    /// Bytes of variables that the plan uses.
+    pub variable_bytes: u64,
+    /// Floating-point operations in one run.
+    pub flops: u64,
+}
+
+/// The byte that fills sentinels.
+const SENTINEL: u8 = 0xA5;
+/// A submission is cut after this many floating-point operations, so that no watchdog takes it for hung.
+const FLOPS_A_SUBMISSION: u64 = 50_000_000_000;
+/// And after this many dispatches.
+const DISPATCHES_A_SUBMISSION: usize = 4096;
+
+/// A planned dispatch, for tables.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    /// Index into the plan's nodes.
+    pub node: usize,
+    /// What runs.
+    pub dispatch: Dispatch,
+}
+
+/// A graph lowered for an adapter: everything but memory.
+pub(super) struct Lowered {
+    pub nodes: Vec<Node>,
+    pub steps: Vec<Step>,
+    pub roots: Vec<Root>,
+    pub operands: HashMap<Tensor, Operand>,
+}
+
+/// A piece of memory.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub elements: usize,
+    pub leaf: Option<Leaf>,
+}
+
+/// Fuses, resolves views, and lowers every node.
+pub(super) fn lower(
+    caps: &crate::gpu::Capabilities,
+    g: &Graph,
+    outputs: &[Tensor],
+    options: &PlanOptions,
+) -> Result<Lowered, GraphError> {
+    let live = live_nodes(g, outputs);
+    let nodes = if options.no_fusion {
+        live.iter().map(|&i| g.nodes()[i].clone()).collect()
+    } else {
+        fuse::fused(g, &live, outputs)
+    };
+    let mut roots: Vec<Root> = Vec::new();
+    let mut operands: HashMap<Tensor, Operand> = HashMap::new();
+    let operand = |tensor: Tensor, roots: &mut Vec<Root>, operands: &mut HashMap<Tensor, Operand>| {
+        operands
+            .entry(tensor)
+            .or_insert_with(|| {
+                let leaf = match g.source(tensor) {
+                    Source::Leaf(leaf) => Some(leaf.clone()),
+                    Source::Node(_) => None,
+                };
+                roots.push(Root { elements: g.ty(tensor).elements(), leaf });
+                Operand { root: roots.len() - 1, at: 0, ty: g.ty(tensor).clone() }
+            })
+            .clone()
+    };
+    let mut steps = Vec::new();
+    for (index, node) in nodes.iter().enumerate() {
+        let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
+        let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
+        if let Some(start) = node.op.view(&types) {
+            let ty = g.ty(node.outputs[0]).clone();
+            operands.insert(node.outputs[0], Operand { root: inputs[0].root, at: inputs[0].at + start, ty });
+            continue;
+        }
+        let results: Vec<_> = node.outputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
+        let mut lowering = Lowering::new(caps, inputs, results, roots.len());
+        node.op.lower(&mut lowering).map_err(|mut error| {
+            if error.context.is_empty() {
+                error.context = format!("{} in {}", node.op.name(), node.layer);
+            }
+            error
+        })?;
+        roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None }));
+        steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
+    }
+    for &tensor in outputs {
+        operand(tensor, &mut roots, &mut operands);
+    }
+    Ok(Lowered { nodes, steps, roots, operands })
+}
+
+/// A plan on an adapter.
+pub struct GpuPlan {
+    gpu: Arc<Gpu>,
+    bound: Vec<Bound>,
+    /// Ends of the submissions, as counts of dispatches.
+    cuts: Vec<usize>,
+    inputs: HashMap<Tensor, (BufferSlice, TensorType)>,
+    outputs: HashMap<Tensor, (Buffer, u64, TensorType)>,
+    sentinels: Vec<(Buffer, u64, u64)>,
+    stats: PlanStats,
+    // Parameters of all kernels; bind groups refer to it.
+    _params: Buffer,
+}
+
+impl GpuPlan {
+    pub(super) fn new(
+        gpu: Arc<Gpu>,
+        g: &Graph,
+        wanted: &[Tensor],
+        variables: &HashMap<String, Variable>,
+        options: &PlanOptions,
+    ) -> Result<Self, GraphError> {
+        let Lowered { nodes, steps, roots, operands } = lower(&gpu.caps, g, wanted, options)?;
+        let mut stats = PlanStats { dispatches: steps.len(), ..PlanStats::default() };
+
+        // Liveness, and the arena.
+        let mut life: Vec<Option<(usize, usize)>> = vec![None; roots.len()];
+        for (at, step) in steps.iter().enumerate() {
+            for (window, _) in &step.dispatch.bindings {
+                let span = life[window.root].get_or_insert((at, at));
+                span.1 = at;
+            }
+        }
+        for tensor in wanted {
+            let span = life[operands[tensor].root].get_or_insert((0, 0));
+            span.1 = steps.len();
+        }
+        let temporary: Vec<_> = (0..roots.len()).filter(|&r| roots[r].leaf.is_none() && life[r].is_some()).collect();
+        let needs: Vec<_> = temporary
+            .iter()
+            .map(|&r| {
+                let (first, last) = life[r].unwrap_or_default();
+                Need { bytes: roots[r].elements as u64 * 4, first, last }
+            })
+            .collect();
+        // With sentinels every tensor has memory of its own, so that an overrun meets a sentinel and not a neighbour.
+        let layout = if options.sentinel > 0 {
+            arena::Layout {
+                place: (0..needs.len()).collect(),
+                buffers: needs.iter().map(|n| n.bytes.next_multiple_of(256) + 2 * options.sentinel).collect(),
+            }
+        } else {
+            arena::lay_out(&needs)
+        };
+        stats.planned_bytes = needs.iter().map(|n| n.bytes).sum();
+        stats.peak_bytes = layout.buffers.iter().sum();
+        let mut arena_buffers = Vec::new();
+        for &bytes in &layout.buffers {
+            arena_buffers.push(gpu.buffer("activations", bytes)?);
+        }
+        let mut memory: Vec<Option<(Buffer, u64)>> = vec![None; roots.len()];
+        let mut sentinels = Vec::new();
+        for (i, &root) in temporary.iter().enumerate() {
+            let buffer = arena_buffers[layout.place[i]].clone();
+            if options.sentinel > 0 {
+                gpu.write(&buffer, 0, &vec![SENTINEL; buffer.bytes as usize])?;
+                sentinels.push((buffer.clone(), options.sentinel, needs[i].bytes));
+            }
+            memory[root] = Some((buffer, options.sentinel));
+        }
+        for (index, root) in roots.iter().enumerate() {
+            let bytes = root.elements as u64 * 4;
+            memory[index] = match &root.leaf {
+                None => continue,
+                Some(Leaf::Variable(name)) => {
+                    stats.variable_bytes += bytes;
+                    match variables.get(name).map(|v| &v.data) {
+                        Some(Stored::Gpu(buffer)) => Some((buffer.clone(), 0)),
+                        _ => continue,
+                    }
+                }
+                Some(Leaf::Input(name)) => Some((gpu.buffer(name, bytes)?, 0)),
+                Some(Leaf::Constant(value)) => {
+                    let buffer = gpu.buffer("constant", bytes)?;
+                    if *value != 0.0 {
+                        // Constants are filled once; the element type decides what the value means.
+                        let uint = operands.values().any(|o| o.root == index && o.ty.dtype == DType::U32);
+                        let word = if uint { *value as u32 } else { value.to_bits() };
+                        gpu.write(&buffer, 0, bytemuck::cast_slice(&vec![word; root.elements]))?;
+                    }
+                    Some((buffer, 0))
+                }
+            };
+        }
+
+        // Parameters, pipelines, bind groups.
+        let stride = 256;
+        let mut words = vec![0u8; steps.len() * stride];
+        for (step, slot) in steps.iter().zip(words.chunks_mut(stride)) {
+            let bytes: &[u8] = bytemuck::cast_slice(&step.dispatch.params);
+            slot[..bytes.len()].copy_from_slice(bytes);
+        }
+        let params = gpu.uniform(&words)?;
+        let mut bound = Vec::with_capacity(steps.len());
+        for (i, step) in steps.iter().enumerate() {
+            let access: Vec<_> = step.dispatch.bindings.iter().map(|b| b.1).collect();
+            let pipeline = gpu.pipeline(&step.dispatch.kernel, &access)?;
+            let mut slices = Vec::new();
+            for (window, _) in &step.dispatch.bindings {
+                let Some((buffer, base)) = &memory[window.root] else {
+                    return Err(GraphError::NotPlanned(window.root as u32, "memory"));
+                };
+                let start = window.start as u64 * 4;
+                let aligned = start - start % gpu.caps.alignment;
+                let end = (start + window.len as u64 * 4).next_multiple_of(16);
+                let bytes = (end - aligned).min(buffer.bytes - base - aligned);
+                slices.push(BufferSlice { buffer: buffer.clone(), offset: base + aligned, bytes });
+            }
+            let groups = step.dispatch.groups;
+            let x = groups.min(gpu.caps.max_groups);
+            let param_bytes = (step.dispatch.params.len() as u64 * 4).next_multiple_of(16);
+            bound.push(gpu.bind(
+                &pipeline,
+                (&params, (i * stride) as u64, param_bytes),
+                &slices,
+                [x, groups.div_ceil(x)],
+            )?);
+        }
+
+        // Cut long plans into submissions.
+        let mut dispatches_of = vec![0u64; nodes.len()];
+        for step in &steps {
+            dispatches_of[step.node] += 1;
+        }
+        let flops: Vec<_> = nodes
+            .iter()
+            .map(|n| {
+                let types = |tensors: &[Tensor]| tensors.iter().map(|&t| g.ty(t).clone()).collect::<Vec<_>>();
+                n.op.flops(&types(&n.inputs), &types(&n.outputs))
+            })
+            .collect();
+        stats.flops = flops.iter().zip(&dispatches_of).filter(|(_, d)| **d > 0).map(|(f, _)| f).sum();
+        let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
+        for (i, step) in steps.iter().enumerate() {
+            work += flops[step.node] / dispatches_of[step.node].max(1);
+            if work > FLOPS_A_SUBMISSION || i - since >= DISPATCHES_A_SUBMISSION {
+                cuts.push(i + 1);
+                (work, since) = (0, i + 1);
+            }
+        }
+        if cuts.last() != Some(&steps.len()) {
+            cuts.push(steps.len());
+        }
+        stats.submissions = cuts.len();
+
+        let mut inputs = HashMap::new();
+        for (&tensor, operand) in &operands {
+            if let Source::Leaf(Leaf::Input(_)) = g.source(tensor)
+                && let Some((buffer, offset)) = &memory[operand.root]
+            {
+                let slice = BufferSlice { buffer: buffer.clone(), offset: *offset, bytes: operand.ty.bytes() };
+                inputs.insert(tensor, (slice, operand.ty.clone()));
+            }
+        }
+        let mut outputs = HashMap::new();
+        for &tensor in wanted {
+            let operand = &operands[&tensor];
+            if let Some((buffer, base)) = &memory[operand.root] {
+                outputs.insert(tensor, (buffer.clone(), base + operand.at as u64 * 4, operand.ty.clone()));
+            }
+        }
+        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, stats, _params: params })
+    }
+
+    fn run(&self, times: usize) -> Result<(), GraphError> {
+        let mut encoder = self.gpu.encoder();
+        let mut recorded = 0;
+        for _ in 0..times {
+            let mut start = 0;
+            for &end in &self.cuts {
+                {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                    for bound in &self.bound[start..end] {
+                        bound.dispatch(&mut pass);
+                    }
+                }
+                recorded += end - start;
+                start = end;
+                if self.cuts.len() > 1 || recorded >= DISPATCHES_A_SUBMISSION {
+                    self.gpu.submit(std::mem::replace(&mut encoder, self.gpu.encoder()))?;
+                    recorded = 0;
+                }
+            }
+        }
+        self.gpu.submit(encoder)?;
+        Ok(())
+    }
+
+    fn sentinels_hold(&self) -> Result<bool, GraphError> {
+        for (buffer, guard, bytes) in &self.sentinels {
+            let data = self.gpu.read(buffer, 0, buffer.bytes)?;
+            let (guard, end) = (*guard as usize, (*guard + *bytes) as usize);
+            if data[..guard].iter().chain(&data[end..]).any(|&b| b != SENTINEL) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A graph on the CPU.
+pub struct CpuPlan {
+    graph: Graph,
+    wanted: Vec<Tensor>,
+    fed: HashMap<Tensor, HostTensor<f32>>,
+    results: HashMap<Tensor, HostTensor<f32>>,
+}
+
+enum Inner {
+    Gpu(GpuPlan),
+    Cpu(Box<CpuPlan>),
+}
+
+/// A planned graph. Running it allocates and compiles nothing.
+pub struct Plan(Inner);
+
+impl Plan {
+    pub(super) fn on_gpu(plan: GpuPlan) -> Self {
+        Self(Inner::Gpu(plan))
+    }
+
+    pub(super) fn on_cpu(graph: Graph, wanted: &[Tensor]) -> Self {
+        Self(Inner::Cpu(Box::new(CpuPlan { graph, wanted: wanted.to_vec(), fed: HashMap::new(), results: HashMap::new() })))
+    }
+
+    /// Writes an input. One that nothing depends on is ignored.
+    ///
+    /// # Errors
+    /// The value's shape is another one, or a fault of the device.
+    pub fn set(&mut self, tensor: Tensor, value: HostTensor<f32>) -> Result<(), GraphError> {
+        match &mut self.0 {
+            Inner::Gpu(plan) => {
+                let Some((slice, ty)) = plan.inputs.get(&tensor) else { return Ok(()) };
+                if ty.shape != value.shape {
+                    return Err(GraphError::NotPlanned(tensor.0, "an input of that shape"));
+                }
+                plan.gpu.write(&slice.buffer, slice.offset, device_bytes(&value))?;
+            }
+            Inner::Cpu(plan) => {
+                if plan.graph.ty(tensor).shape != value.shape {
+                    return Err(GraphError::NotPlanned(tensor.0, "an input of that shape"));
+                }
+                plan.fed.insert(tensor, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the plan once. On an adapter it returns as soon as the work is queued.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn run(&mut self, engine: &mut Engine) -> Result<(), GraphError> {
+        self.run_times(engine, 1)
+    }
+
+    /// Runs the plan `times` times, in one submission where it is short: decoding queues several tokens so.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn run_times(&mut self, engine: &mut Engine, times: usize) -> Result<(), GraphError> {
+        match &mut self.0 {
+            Inner::Gpu(plan) => plan.run(times),
+            Inner::Cpu(plan) => {
+                let mut variables: HashMap<_, _> = engine
+                    .variables
+                    .drain()
+                    .filter_map(|(name, variable)| match variable.data {
+                        Stored::Cpu(tensor) => Some((name, tensor)),
+                        Stored::Gpu(_) => None,
+                    })
+                    .collect();
+                for _ in 0..times {
+                    plan.results = evaluate(&plan.graph, &plan.fed, &mut variables, &plan.wanted);
+                }
+                engine.variables = variables
+                    .into_iter()
+                    .map(|(name, tensor)| {
+                        let dtype = match tensor.data {
+                            crate::ops::HostData::Float(_) => DType::F32,
+                            crate::ops::HostData::Uint(_) => DType::U32,
+                        };
+                        let ty = TensorType { dtype, shape: tensor.shape.clone() };
+                        (name, Variable { ty, data: Stored::Cpu(tensor) })
+                    })
+                    .collect();
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads an output, waiting for the device.
+    ///
+    /// # Errors
+    /// `tensor` is no output of the plan, or a fault of the device.
+    pub fn get(&self, tensor: Tensor) -> Result<HostTensor<f32>, GraphError> {
+        let missing = || GraphError::NotPlanned(tensor.0, "an output");
+        match &self.0 {
+            Inner::Gpu(plan) => {
+                let (buffer, offset, ty) = plan.outputs.get(&tensor).ok_or_else(missing)?;
+                Ok(from_device_bytes(ty, &plan.gpu.read(buffer, *offset, ty.bytes())?))
+            }
+            Inner::Cpu(plan) => plan.results.get(&tensor).cloned().ok_or_else(missing),
+        }
+    }
+
+    /// Waits until everything queued has run.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn wait(&self) -> Result<(), GraphError> {
+        match &self.0 {
+            Inner::Gpu(plan) => Ok(plan.gpu.wait()?),
+            Inner::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// Sizes of the plan; zeros on the CPU, which plans nothing.
+    pub fn stats(&self) -> PlanStats {
+        match &self.0 {
+            Inner::Gpu(plan) => plan.stats,
+            Inner::Cpu(_) => PlanStats::default(),
+        }
+    }
+
+    /// Whether the sentinels of [`PlanOptions::sentinel`] are untouched.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn sentinels_hold(&self) -> Result<bool, GraphError> {
+        match &self.0 {
+            Inner::Gpu(plan) => plan.sentinels_hold(),
+            Inner::Cpu(_) => Ok(true),
+        }
+    }
+}

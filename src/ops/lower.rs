@@ -1,0 +1,192 @@
+//! From an operation to dispatches: which kernel, which windows of which tensors, how many workgroups.
+
+use super::{OpError, tensor::TensorType};
+use crate::gpu::{Access, Capabilities, Kernel};
+use std::ops::Range;
+
+/// A tensor during lowering: a place in memory that has no address yet.
+#[derive(Debug, Clone)]
+pub struct Operand {
+    /// Which piece of memory; a view shares its source's.
+    pub root: usize,
+    /// First element within that memory.
+    pub at: usize,
+    /// Element type and shape.
+    pub ty: TensorType,
+}
+
+impl Operand {
+    /// The whole tensor.
+    pub fn all(&self) -> Window {
+        self.part(0..self.ty.elements())
+    }
+    /// A range of its elements.
+    pub fn part(&self, range: Range<usize>) -> Window {
+        Window { root: self.root, start: self.at + range.start, len: range.len() }
+    }
+    /// A range of rows, each `width` elements long.
+    pub fn rows(&self, rows: Range<usize>, width: usize) -> Window {
+        self.part(rows.start * width..rows.end * width)
+    }
+}
+
+/// A contiguous range of elements in one piece of memory: what a binding covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Which piece of memory.
+    pub root: usize,
+    /// First element.
+    pub start: usize,
+    /// Number of elements.
+    pub len: usize,
+}
+
+impl Window {
+    /// To be read by the kernel.
+    pub fn read(self) -> (Self, Access) {
+        (self, Access::Read)
+    }
+    /// To be written (and perhaps read) by the kernel.
+    pub fn write(self) -> (Self, Access) {
+        (self, Access::Write)
+    }
+}
+
+/// One dispatch.
+#[derive(Debug, Clone)]
+pub struct Dispatch {
+    /// The kernel in its variant.
+    pub kernel: Kernel,
+    /// Words of its uniform `Params`: the number of workgroups, the operation's own words, then for each binding the
+    /// place of its window's first element within the binding.
+    pub params: Vec<u32>,
+    /// Storage bindings 1, 2, ...
+    pub bindings: Vec<(Window, Access)>,
+    /// Number of workgroups, linear.
+    pub groups: u32,
+}
+
+/// What an operation is given to lower itself with.
+pub struct Lowering<'a> {
+    /// What the adapter can do.
+    pub caps: &'a Capabilities,
+    /// The operation's inputs.
+    pub inputs: Vec<Operand>,
+    /// The operation's outputs.
+    pub outputs: Vec<Operand>,
+    /// Dispatches so far.
+    pub dispatches: Vec<Dispatch>,
+    /// Sizes of the scratch memories asked for, elements; their roots follow `first_scratch`.
+    pub scratch: Vec<usize>,
+    /// Root of the first scratch memory.
+    pub first_scratch: usize,
+}
+
+impl<'a> Lowering<'a> {
+    /// A lowering of one operation. Scratch memory is numbered from `first_scratch`.
+    pub fn new(caps: &'a Capabilities, inputs: Vec<Operand>, outputs: Vec<Operand>, first_scratch: usize) -> Self {
+        Self { caps, inputs, outputs, dispatches: Vec::new(), scratch: Vec::new(), first_scratch }
+    }
+
+    /// Input `i`.
+    pub fn input(&self, i: usize) -> Operand {
+        self.inputs[i].clone()
+    }
+
+    /// Output `i`.
+    pub fn output(&self, i: usize) -> Operand {
+        self.outputs[i].clone()
+    }
+
+    /// Memory that lives only within this operation.
+    pub fn scratch(&mut self, elements: usize) -> Operand {
+        self.scratch.push(elements);
+        Operand {
+            root: self.first_scratch + self.scratch.len() - 1,
+            at: 0,
+            ty: TensorType::f32([elements]),
+        }
+    }
+
+    /// Elements between the start of the binding (which must be aligned) and the start of the window.
+    pub fn residual(&self, window: &Window) -> usize {
+        window.start % self.alignment()
+    }
+
+    /// Alignment of a binding's start, elements.
+    fn alignment(&self) -> usize {
+        (self.caps.alignment / 4).max(1) as usize
+    }
+
+    /// The most elements a window may have and still fit a binding, wherever it starts.
+    pub fn max_elements(&self) -> usize {
+        (self.caps.max_binding / 4) as usize - self.alignment()
+    }
+
+    /// Splits `rows` rows of `width` elements into ranges that fit a binding and start on an aligned element wherever
+    /// the whole does.
+    ///
+    /// # Errors
+    /// One row alone does not fit.
+    pub fn row_ranges(&self, rows: usize, width: usize) -> Result<Vec<Range<usize>>, OpError> {
+        let width = width.max(1);
+        let alignment = self.alignment();
+        let mut most = self.max_elements() / width;
+        // Ranges of a multiple of `alignment` rows start aligned whatever the width.
+        if most >= alignment {
+            most -= most % alignment;
+        }
+        if most == 0 {
+            return Err(OpError::new(format!(
+                "a row of {width} elements is larger than the adapter's largest binding of {} bytes",
+                self.caps.max_binding
+            )));
+        }
+        Ok((0..rows).step_by(most).map(|start| start..rows.min(start + most)).collect())
+    }
+
+    /// Whether `width` and the residuals of the windows allow `vec4` access.
+    pub fn vec4(&self, width: usize, windows: &[&Window]) -> bool {
+        width % 4 == 0 && windows.iter().all(|w| self.residual(w) % 4 == 0)
+    }
+
+    /// A kernel with `WG` and `SUBGROUP` set for the reductions of `shared/reduce.wgsl`: one subgroup where the adapter
+    /// has them all of one size, else `portable` lanes with workgroup memory.
+    pub fn reducing(&self, kernel: Kernel, portable: u32) -> (Kernel, u32) {
+        let lanes = self.caps.subgroup.unwrap_or(portable);
+        (kernel.with("WG", lanes).with("SUBGROUP", self.caps.subgroup.is_some()), lanes)
+    }
+
+    /// Adds a dispatch of `groups` workgroups. `params` are the operation's own words.
+    ///
+    /// # Errors
+    /// A binding larger than the adapter's, or more workgroups than two dimensions hold.
+    pub fn dispatch(
+        &mut self,
+        kernel: Kernel,
+        bindings: &[(Window, Access)],
+        params: &[u32],
+        groups: usize,
+    ) -> Result<(), OpError> {
+        if groups == 0 {
+            return Ok(());
+        }
+        for (window, _) in bindings {
+            let bytes = (self.residual(window) + window.len) as u64 * 4;
+            if bytes > self.caps.max_binding {
+                return Err(OpError::new(format!(
+                    "kernel {} needs a binding of {bytes} bytes; the adapter's largest is {}",
+                    kernel.name, self.caps.max_binding
+                )));
+            }
+        }
+        if groups as u64 > u64::from(self.caps.max_groups).pow(2).min(u64::from(u32::MAX)) {
+            return Err(OpError::new(format!("kernel {} needs {groups} workgroups, too many", kernel.name)));
+        }
+        let mut words = vec![groups as u32];
+        words.extend_from_slice(params);
+        words.extend(bindings.iter().map(|(window, _)| self.residual(window) as u32));
+        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), groups: groups as u32 });
+        Ok(())
+    }
+}
