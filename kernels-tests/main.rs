@@ -4,5 +4,6 @@
 mod harness;
 
 mod elementwise;
+mod matmul;
 mod reduce;
 mod view;

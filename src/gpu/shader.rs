@@ -50,7 +50,10 @@ macro_rules! kernel {
 }
 
 /// Files that kernels include.
-const SHARED: [(&str, &str); 3] = [
+const SHARED: [(&str, &str); 6] = [
+    ("epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
+    ("gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
+    ("matmul_bindings.wgsl", include_str!("../../shaders/shared/matmul_bindings.wgsl")),
     ("group.wgsl", include_str!("../../shaders/shared/group.wgsl")),
     ("reduce.wgsl", include_str!("../../shaders/shared/reduce.wgsl")),
     ("random.wgsl", include_str!("../../shaders/shared/random.wgsl")),

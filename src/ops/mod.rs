@@ -15,10 +15,14 @@ pub(crate) use crate::{host_reference, kernel};
 use std::{any::Any, fmt, sync::Arc};
 
 mod elementwise;
+mod gelu;
+mod matmul;
 mod reduce;
 mod view;
 
 pub use elementwise::{add, constant, mul, scale};
+pub use gelu::Gelu;
+pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
 pub use view::{concat, reshape, slice, transpose};
 

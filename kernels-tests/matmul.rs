@@ -1,0 +1,105 @@
+//! Matrix products: every layout, batches, epilogues, and operands larger than a binding.
+
+use crate::harness::{Bound, Case};
+use shaderlm::ops::{self, Layout, Tensor};
+
+const SHAPES: [[usize; 3]; 16] = [
+    [1, 1, 1], [1, 7, 3], [2, 64, 64], [3, 63, 65], [5, 8, 128], [8, 257, 31], [9, 100, 4], [13, 12, 11], [31, 33, 17],
+    [64, 64, 64], [63, 65, 64], [65, 63, 66], [127, 36, 20], [12, 256, 1], [97, 1, 53], [130, 96, 260],
+];
+
+fn operands(c: &mut Case, [m, n, k]: [usize; 3], ta: bool, tb: bool) -> (Tensor, Tensor) {
+    let a = c.input(if ta { [k, m] } else { [m, k] });
+    let b = c.input(if tb { [n, k] } else { [k, n] });
+    (a, b)
+}
+
+#[test]
+fn every_layout_forward_and_backward() {
+    for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+        for shape in SHAPES {
+            let what = format!("matmul {shape:?}, transposed {ta} {tb}");
+            let settings = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7, ..Layout::default() };
+            let mut c = Case::new();
+            let (a, b) = operands(&mut c, shape, ta, tb);
+            let y = ops::matmul_with(&mut c.g, a, b, None, settings).unwrap();
+            c.check(&what, &[y], Bound::Nmse);
+            let mut c = Case::new();
+            let (a, b) = operands(&mut c, shape, ta, tb);
+            let bias = c.input([shape[1]]);
+            let y = ops::matmul_with(&mut c.g, a, b, Some(bias), settings).unwrap();
+            c.check_backward(&what, y, &[a, b, bias], Bound::Nmse);
+        }
+    }
+}
+
+#[test]
+fn batches() {
+    for [m, n, k] in SHAPES {
+        for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut c = Case::new();
+            let a = c.input(if ta { [2, 3, k, m] } else { [2, 3, m, k] });
+            let b = c.input(if tb { [2, 3, n, k] } else { [2, 3, k, n] });
+            let settings = Layout { transpose_a: ta, transpose_b: tb, ..Layout::default() };
+            let y = ops::matmul_with(&mut c.g, a, b, None, settings).unwrap();
+            c.check_backward(&format!("batched matmul [{m},{n},{k}], transposed {ta} {tb}"), y, &[a, b], Bound::Nmse);
+        }
+        let mut c = Case::new();
+        let (x, w, bias) = (c.input([2, 3, m, k]), c.input([k, n]), c.input([n]));
+        let y = ops::linear(&mut c.g, x, w, bias).unwrap();
+        c.check_backward(&format!("linear [2,3,{m},{k}] to {n}"), y, &[x, w, bias], Bound::Nmse);
+    }
+}
+
+#[test]
+fn epilogues_are_fused_and_right() {
+    for [m, n, k] in SHAPES {
+        let mut c = Case::new();
+        let (x, w, bias, residual) = (c.input([m, k]), c.input([k, n]), c.input([n]), c.input([m, n]));
+        let h = ops::linear(&mut c.g, x, w, bias).unwrap();
+        let y = ops::add(&mut c.g, residual, h).unwrap();
+        c.check(&format!("bias and residual [{m},{n},{k}]"), &[y], Bound::Nmse);
+        let mut c = Case::new();
+        let (x, w) = (c.input([m, k]), c.input([k, n]));
+        let h = ops::matmul(&mut c.g, x, w).unwrap();
+        let y = ops::scale(&mut c.g, h, 0.125).unwrap();
+        c.check(&format!("scale [{m},{n},{k}]"), &[y], Bound::Nmse);
+    }
+}
+
+#[test]
+fn operands_and_results_larger_than_a_binding() {
+    // GPT-2's token table, 50257 x 768 f32, is 154 MB: as the tied head (forward), and as its gradient.
+    let (vocab, width) = (50257, 768);
+    let mut c = Case::new();
+    let table: Vec<f32> = (0..vocab * width).map(|i| ((i * 7919) % 211) as f32 / 105.0 - 1.0).collect();
+    for m in [1, 11] {
+        let mut c = Case::new();
+        let x = c.input([m, width]);
+        let w = c.feed([vocab, width], table.clone());
+        let settings = Layout { transpose_b: true, ..Layout::default() };
+        let y = ops::matmul_with(&mut c.g, x, w, None, settings).unwrap();
+        c.check(&format!("tied head, {m} rows"), &[y], Bound::Nmse);
+    }
+    // dx = dlogits table: k runs over the windows of the table.
+    let d = c.input([11, vocab]);
+    let w = c.feed([vocab, width], table);
+    let bias = c.input([width]);
+    let y = ops::linear(&mut c.g, d, w, bias).unwrap();
+    c.check("gradient through the tied head", &[y], Bound::Nmse);
+    // dtable = dlogits^T x: the result is larger than a binding.
+    let mut c = Case::new();
+    let (d, x) = (c.input([11, vocab]), c.input([11, width]));
+    let settings = Layout { transpose_a: true, ..Layout::default() };
+    let y = ops::matmul_with(&mut c.g, d, x, None, settings).unwrap();
+    c.check("gradient of the tied head", &[y], Bound::Nmse);
+    // Rows of a larger than a binding, and a batch of matrices that is.
+    let mut c = Case::new();
+    let (x, w) = (c.input([1_130_001, 30]), c.input([30, 5]));
+    let y = ops::matmul(&mut c.g, x, w).unwrap();
+    c.check("1,130,001 rows", &[y], Bound::Nmse);
+    let mut c = Case::new();
+    let (a, b) = (c.input([70_001, 8, 64]), c.input([70_001, 3, 64]));
+    let y = ops::matmul_with(&mut c.g, a, b, None, Layout { transpose_b: true, ..Layout::default() }).unwrap();
+    c.check("70,001 matrices", &[y], Bound::Nmse);
+}
