@@ -39,7 +39,8 @@ pub struct GpuOptions {
     pub choice: DeviceChoice,
     /// Ask for no more than WebGPU's default limits, whatever the adapter offers (the tests do).
     pub default_limits: bool,
-    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`.
+    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`; and `software`, to choose kernels on
+    /// a software adapter as on a real GPU.
     pub without: Vec<String>,
 }
 
@@ -116,7 +117,7 @@ impl Gpu {
         let caps = Capabilities {
             backend: found.info.backend.to_string(),
             driver: format!("{} {}", found.info.driver, found.info.driver_info).trim().to_owned(),
-            software: found.info.device_type == wgpu::DeviceType::Cpu,
+            software: found.info.device_type == wgpu::DeviceType::Cpu && allowed("software"),
             subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP))
                 .then_some(found.info.subgroup_min_size),
             f16: features.contains(wgpu::Features::SHADER_F16),

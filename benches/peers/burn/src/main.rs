@@ -1,1 +1,233 @@
-fn main(){}
+//! Times burn on the GPT-2 shape that shaderlm's benchmarks use, one JSON line a repetition.
+
+mod model;
+
+use std::error::Error;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
+use burn::tensor::{Bool, Device, DeviceKind, Distribution, Int, Tensor, TensorData};
+use clap::{Parser, ValueEnum};
+use serde_json::{Value, json};
+
+use model::{Attention, Config, Gelu, Gpt2};
+
+/// Untimed runs before the first repetition; autotune chooses its kernels in them.
+const WARM_UP: usize = 2;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Forward,
+    Train,
+    Matmul,
+    All,
+}
+
+#[derive(Parser, Debug)]
+#[command(about = "Times burn on a GPT-2 and on a matrix product, a JSON line a repetition")]
+struct Args {
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
+    vocab: u32,
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    context: u32,
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    width: u32,
+    #[arg(long, default_value_t = 4)]
+    layers: u32,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    heads: u32,
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    #[arg(long, default_value_t = 5)]
+    repeats: u32,
+    #[arg(long, value_enum, default_value = "all")]
+    mode: Mode,
+    /// Side of the square matrices of --mode matmul.
+    #[arg(long, default_value_t = 768, value_parser = clap::value_parser!(u32).range(1..))]
+    size: u32,
+    #[arg(long, value_enum, default_value = "plain")]
+    attention: Attention,
+    #[arg(long, value_enum, default_value = "erf")]
+    gelu: Gelu,
+    /// Wait for a line on standard input before each repetition, so that a caller can alternate
+    /// engines within one run; ends at end of input. A line {"what":..,"ready":true} follows
+    /// the warm-up.
+    #[arg(long)]
+    paced: bool,
+}
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Runs `work` (which returns only when the device has finished) and prints its times.
+/// `work` gives fields to add to the line.
+fn time(
+    args: &Args,
+    device: &Device,
+    what: &str,
+    mut work: impl FnMut() -> Outcome<Vec<(&'static str, Value)>>,
+) -> Outcome<()> {
+    let adapter = device.identity().map_or_else(|| "unknown".to_owned(), |known| known.name);
+    for _ in 0..WARM_UP {
+        work()?;
+    }
+    let mut out = std::io::stdout();
+    let mut input = std::io::stdin().lock().lines();
+    if args.paced {
+        writeln!(out, "{}", json!({ "what": what, "ready": true }))?;
+        out.flush()?;
+    }
+    for _ in 0..args.repeats {
+        if args.paced && input.next().transpose()?.is_none() {
+            break;
+        }
+        let start = Instant::now();
+        let more = work()?;
+        let seconds = start.elapsed().as_secs_f64();
+        let mut line = json!({
+            "engine": "burn 0.22.1",
+            "adapter": adapter,
+            "fusion": cfg!(feature = "fusion"),
+            "what": what,
+            "ms": (seconds * 1e6).round() / 1e3,
+        });
+        if what.starts_with("matmul") {
+            let flop = 2.0 * f64::from(args.size).powi(3);
+            line["gflops"] = json!((flop / seconds / 1e6).round() / 1e3);
+        }
+        for (key, value) in more {
+            line[key] = value;
+        }
+        writeln!(out, "{line}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// Waits until the device has done everything that was queued.
+fn wait(device: &Device) -> Outcome<()> {
+    device.sync().map_err(|error| format!("the device failed: {error:?}").into())
+}
+
+/// Reads the first value of a tensor, which waits for the work behind it.
+fn first(tensor: Tensor<1>) -> Outcome<f32> {
+    let values = tensor
+        .try_into_vec_as::<f32>()
+        .map_err(|error| format!("could not read the result: {error:?}"))?;
+    values.first().copied().ok_or_else(|| "the result is empty".into())
+}
+
+/// `count` ids below `vocab` from a fixed linear congruential generator.
+fn random_ids(count: usize, vocab: u32, mut state: u64) -> Vec<i32> {
+    (0..count)
+        .map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 33) % u64::from(vocab)) as i32
+        })
+        .collect()
+}
+
+/// A batch: ids [batch, context], positions [1, context], labels [batch * context], causal mask.
+struct Batch {
+    ids: Tensor<2, Int>,
+    positions: Tensor<2, Int>,
+    labels: Tensor<1, Int>,
+    mask: Tensor<4, Bool>,
+}
+
+impl Batch {
+    fn new(args: &Args, device: &Device) -> Self {
+        let (batch, time) = (args.batch as usize, args.context as usize);
+        let tokens = |seed| random_ids(batch * time, args.vocab, seed);
+        let positions: Vec<i32> = (0..time as i32).collect();
+        // The key is masked where it lies after the query.
+        let mask: Vec<bool> = (0..time * time).map(|at| at % time > at / time).collect();
+        Self {
+            ids: Tensor::from_data(TensorData::new(tokens(1), [batch, time]), device),
+            positions: Tensor::from_data(TensorData::new(positions, [1, time]), device),
+            labels: Tensor::from_data(TensorData::new(tokens(2), [batch * time]), device),
+            mask: Tensor::from_data(TensorData::new(mask, [1, 1, time, time]), device),
+        }
+    }
+}
+
+fn run_forward(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
+    let model = Gpt2::new(config, device);
+    let batch = Batch::new(args, device);
+    wait(device)?;
+    time(args, device, "forward", || {
+        let logits =
+            model.forward(batch.ids.clone(), batch.positions.clone(), &batch.mask, config);
+        let value = first(logits.slice([0..1, 0..1]).reshape([1]))?;
+        Ok(vec![("logit", json!(value))])
+    })
+}
+
+fn run_train(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
+    let device = device.clone().autodiff();
+    let mut model = Gpt2::new(config, &device);
+    let mut optimizer: ModuleOptimizer = AdamWConfig::new().with_weight_decay(0.1).init();
+    let batch = Batch::new(args, &device);
+    let criterion = CrossEntropyLossConfig::new().init(&device);
+    wait(&device)?;
+    time(args, &device, "train", || {
+        let logits =
+            model.forward(batch.ids.clone(), batch.positions.clone(), &batch.mask, config);
+        let loss = criterion.forward(logits, batch.labels.clone());
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(1e-3, model.clone(), gradients);
+        let value = first(loss.inner())?;
+        wait(&device)?;
+        Ok(vec![("loss", json!(value))])
+    })
+}
+
+fn run_matmul(args: &Args, device: &Device) -> Outcome<()> {
+    let side = args.size as usize;
+    let a = Tensor::<2>::random([side, side], Distribution::Default, device);
+    let b = Tensor::<2>::random([side, side], Distribution::Default, device);
+    wait(device)?;
+    time(args, device, &format!("matmul {side}"), || {
+        let product = a.clone().matmul(b.clone());
+        first(product.slice([0..1, 0..1]).reshape([1]))?;
+        Ok(Vec::new())
+    })
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    if args.width % args.heads != 0 {
+        return Err(format!("--width {} is not a multiple of --heads {}", args.width, args.heads).into());
+    }
+    let config = Config {
+        vocab: args.vocab as usize,
+        context: args.context as usize,
+        width: args.width as usize,
+        layers: args.layers as usize,
+        heads: args.heads as usize,
+        attention: args.attention,
+        gelu: args.gelu,
+    };
+    let device = Device::wgpu(DeviceKind::DefaultDevice);
+    device.seed(1);
+    if matches!(args.mode, Mode::Forward | Mode::All) {
+        run_forward(args, &config, &device)?;
+    }
+    if matches!(args.mode, Mode::Train | Mode::All) {
+        run_train(args, &config, &device)?;
+    }
+    if matches!(args.mode, Mode::Matmul | Mode::All) {
+        run_matmul(args, &device)?;
+    }
+    Ok(())
+}
+
+fn main() -> std::process::ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peer-burn: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
