@@ -3,7 +3,17 @@
 
 mod harness;
 
+mod attention;
+mod cache;
+mod cross_entropy;
+mod dropout;
 mod elementwise;
+mod embedding;
+mod gelu;
+mod layer_norm;
 mod matmul;
+mod optimizer;
 mod reduce;
+mod sample;
+mod softmax;
 mod view;

@@ -32,6 +32,27 @@ pub struct Capabilities {
     pub workgroup_memory: u32,
 }
 
+impl Capabilities {
+    /// A GPU with WebGPU's default limits and no optional feature: what the plan of a graph is shown for where there is none.
+    pub fn portable() -> Self {
+        let limits = wgpu::Limits::default();
+        Self {
+            name: "a portable GPU".into(),
+            backend: "any".into(),
+            driver: "none".into(),
+            software: false,
+            subgroup: None,
+            f16: false,
+            max_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            max_groups: limits.max_compute_workgroups_per_dimension,
+            alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            max_invocations: limits.max_compute_invocations_per_workgroup,
+            workgroup_memory: limits.max_compute_workgroup_storage_size,
+        }
+    }
+}
+
 /// How to open a device.
 #[derive(Debug, Clone)]
 pub struct GpuOptions {
@@ -191,6 +212,21 @@ impl Gpu {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
         polled.map(|_| ()).map_err(|e| GpuError::Lost { adapter: self.caps.name.clone(), reason: e.to_string() })
+    }
+
+    /// Memory that the device has for itself, bytes, where the driver tells.
+    pub fn memory(&self) -> Option<u64> {
+        // Only Vulkan tells it through wgpu.
+        // Safety: the physical device is only asked for its properties.
+        unsafe {
+            let hal = self.device.as_hal::<wgpu::hal::api::Vulkan>()?;
+            let properties = hal
+                .shared_instance()
+                .raw_instance()
+                .get_physical_device_memory_properties(hal.raw_physical_device());
+            let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
+            heaps.iter().map(|heap| heap.size).max()
+        }
     }
 
     /// Writes the compiled pipelines to the user's cache folder, where the backend can.

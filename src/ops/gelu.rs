@@ -1,8 +1,151 @@
+//! GELU (Hendrycks and Gimpel, "Gaussian error linear units", 2016) in its exact form and in its tanh approximation.
+
 use super::*;
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gelu { Tanh, Erf }
-impl Gelu {
-    pub(super) fn word(self) -> &'static str { match self { Self::Tanh => "tanh", Self::Erf => "erf" } }
-    pub(super) fn apply<T: Real>(self, x: T) -> T { x }
+
+/// Lanes of a workgroup, and so elements (or vec4s of them) a workgroup handles.
+const LANES: usize = 64;
+/// sqrt(2 / pi)
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+/// 1 / sqrt(2 pi)
+const INVERSE_SQRT_2_PI: f64 = 0.398_942_280_401_432_7;
+/// The weight of x^3 in the tanh form.
+const CUBIC: f64 = 0.044_715;
+
+/// Which form of GELU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gelu {
+    /// `0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`: GPT-2's, transformers' `gelu_new`.
+    Tanh,
+    /// `0.5 x (1 + erf(x / sqrt(2)))`: BERT's, transformers' `gelu`.
+    Erf,
 }
-pub(super) fn kind_of(_op: &dyn Operation) -> Option<Gelu> { None }
+
+impl Gelu {
+    /// Its name in `shaders/shared/gelu.wgsl`: `gelu_WORD` is the function, `gelu_WORD_derivative` its derivative.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Tanh => "tanh",
+            Self::Erf => "erf",
+        }
+    }
+
+    /// gelu(x)
+    pub(super) fn apply<T: Real>(self, x: T) -> T {
+        x * self.gate(x)
+    }
+
+    /// What x is multiplied with: `0.5 (1 + tanh(..))` or `0.5 (1 + erf(..))`.
+    fn gate<T: Real>(self, x: T) -> T {
+        let half = T::from_f64(0.5);
+        half + half
+            * match self {
+                Self::Tanh => (T::from_f64(SQRT_2_OVER_PI) * (x + T::from_f64(CUBIC) * x * x * x)).tanh(),
+                // In double precision whatever T is: accurate to the last bit or so.
+                Self::Erf => T::from_f64(libm::erf(x.to_f64() * std::f64::consts::FRAC_1_SQRT_2)),
+            }
+    }
+
+    /// d gelu(x) / dx
+    fn derivative<T: Real>(self, x: T) -> T {
+        let gate = self.gate(x);
+        match self {
+            Self::Tanh => {
+                let inner = T::from_f64(SQRT_2_OVER_PI) * (T::ONE + T::from_f64(3.0 * CUBIC) * x * x);
+                // 0.5 (1 - tanh^2) = 2 gate (1 - gate)
+                gate + x * T::from_f64(2.0) * gate * (T::ONE - gate) * inner
+            }
+            Self::Erf => {
+                let density = T::from_f64(INVERSE_SQRT_2_PI) * (T::from_f64(-0.5) * x * x).exp();
+                gate + x * density
+            }
+        }
+    }
+}
+
+/// `y = gelu(x)`
+#[derive(Debug)]
+struct Activation(Gelu);
+
+/// `dx = gelu'(x) dy`
+#[derive(Debug)]
+struct ActivationBackward(Gelu);
+
+/// GELU of every element of `x`, in the given form.
+///
+/// # Errors
+/// `x` is not of floats.
+pub fn gelu(g: &mut dyn Recorder, x: Tensor, form: Gelu) -> Result<Tensor, OpError> {
+    record_one(g, Activation(form), &[x])
+}
+
+/// The form, if `op` is a GELU: what an epilogue can take on.
+pub(super) fn kind_of(op: &dyn Operation) -> Option<Gelu> {
+    op.as_any().downcast_ref::<Activation>().map(|a| a.0)
+}
+
+/// Lowers either: the inputs and the output are all of one shape.
+fn lower(cx: &mut Lowering<'_>, form: Gelu, gradient: bool) -> Result<(), OpError> {
+    let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
+    for range in cx.row_ranges(operands[0].ty.elements(), 1)? {
+        let windows: Vec<_> = operands.iter().map(|o| o.part(range.clone())).collect();
+        let vec4 = cx.vec4(range.len(), &windows.iter().collect::<Vec<_>>());
+        let units = if vec4 { range.len() / 4 } else { range.len() };
+        let last = windows.len() - 1;
+        let bindings: Vec<_> =
+            windows.into_iter().enumerate().map(|(i, w)| if i == last { w.write() } else { w.read() }).collect();
+        let kernel = kernel!("gelu").with("VEC", vec4).with("FORM", form.word()).with("GRADIENT", gradient);
+        cx.dispatch(kernel, &bindings, &[units as u32], units.div_ceil(LANES))?;
+    }
+    Ok(())
+}
+
+impl Operation for Activation {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, "f")?;
+        Ok(vec![inputs[0].clone()])
+    }
+    fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
+        let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
+        Ok(vec![Some(record_one(g, ActivationBackward(self.0), &[node.inputs[0], dy])?)])
+    }
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        10 * inputs[0].elements() as u64
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        lower(cx, self.0, false)
+    }
+    host_reference!();
+}
+impl Reference for Activation {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let y = inputs[0].f().iter().map(|&x| self.0.apply(x)).collect();
+        vec![HostTensor::floats(outputs[0].shape.clone(), y)]
+    }
+}
+
+impl Operation for ActivationBackward {
+    fn name(&self) -> &'static str {
+        "gelu_backward"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, "ff")?;
+        ensure(inputs[0].shape == inputs[1].shape, || "the gradient has another shape than the input".into())?;
+        Ok(vec![inputs[0].clone()])
+    }
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        20 * inputs[0].elements() as u64
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        lower(cx, self.0, true)
+    }
+    host_reference!();
+}
+impl Reference for ActivationBackward {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let dx = inputs[0].f().iter().zip(inputs[1].f()).map(|(&x, &dy)| self.0.derivative(x) * dy).collect();
+        vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
+    }
+}

@@ -14,16 +14,37 @@ pub use tensor::{DType, Shape, Tensor, TensorType};
 pub(crate) use crate::{host_reference, kernel};
 use std::{any::Any, fmt, sync::Arc};
 
+mod attention;
+mod attention_backward;
+mod cache;
+mod clip;
+mod cross_entropy;
+mod dropout;
 mod elementwise;
+mod embedding;
 mod gelu;
+mod layer_norm;
 mod matmul;
+mod optimizer;
 mod reduce;
+mod sample;
+mod softmax;
 mod view;
 
+pub use attention::{Mask, attention};
+pub use cache::{attention_cached, cache_write};
+pub use clip::{clip_factor, global_norm};
+pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_rows};
+pub use dropout::dropout;
 pub use elementwise::{add, constant, mul, scale};
-pub use gelu::Gelu;
+pub use embedding::embedding;
+pub use gelu::{Gelu, gelu};
+pub use layer_norm::layer_norm;
 pub use matmul::{Layout, linear, matmul, matmul_with};
+pub use optimizer::{AdamW, adamw, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
+pub use sample::{Sample, advance, sample};
+pub use softmax::softmax;
 pub use view::{concat, reshape, slice, transpose};
 
 /// Why an operation cannot be recorded or lowered.

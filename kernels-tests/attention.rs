@@ -1,0 +1,92 @@
+//! Fused attention, forward and backward, with every mask.
+
+use crate::harness::{Bound, Case};
+use shaderlm::ops::{self, Mask, Tensor};
+
+/// [batch, rows, heads, head width]
+const SHAPES: [[usize; 4]; 16] = [
+    [1, 1, 1, 1], [2, 1, 3, 64], [2, 2, 1, 3], [3, 7, 3, 17], [2, 8, 1, 64], [1, 9, 3, 32], [2, 63, 1, 17], [1, 64, 3, 64],
+    [1, 65, 1, 80], [2, 65, 3, 3], [1, 100, 1, 128], [1, 100, 3, 32], [2, 17, 1, 1], [1, 16, 2, 6], [1, 31, 1, 127], [2, 33, 2, 64],
+];
+
+/// Keys that are padding: none, on the right, on the left, or all of one batch and holes in the others.
+fn padding(c: &mut Case, kind: usize, b: usize, t: usize) -> Option<Tensor> {
+    let keep = |batch: usize, at: usize| match kind {
+        1 => at <= (t - 1) / (batch + 1),
+        2 => at >= t / (batch + 2),
+        _ => batch != 0 && at % 3 != 1,
+    };
+    let data = (0..b * t).map(|i| u32::from(keep(i / t, i % t))).collect();
+    (kind > 0).then(|| c.ids([b, t], data))
+}
+
+fn each(mut run: impl FnMut(&str, [usize; 4], bool, usize)) {
+    for shape in SHAPES {
+        for causal in [false, true] {
+            for kind in 0..4 {
+                let what = format!("attention {shape:?} (batch, rows, heads, width), causal {causal}, padding {kind}");
+                run(&what, shape, causal, kind);
+            }
+        }
+    }
+}
+
+#[test]
+fn forward() {
+    each(|what, [b, t, h, d], causal, kind| {
+        let mut c = Case::new();
+        let qkv = c.input([b, t, 3 * h * d]);
+        let keys = padding(&mut c, kind, b, t);
+        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+        c.check(what, &[y], Bound::Elementwise);
+    });
+}
+
+#[test]
+fn backward() {
+    each(|what, [b, t, h, d], causal, kind| {
+        // With one key nothing reaches q and k: the probability is 1.
+        let mut c = Case::new();
+        let qkv = c.input([b, t, 3 * h * d]);
+        let keys = padding(&mut c, kind, b, t);
+        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+        c.check_backward(what, y, &[qkv], Bound::Nmse);
+    });
+}
+
+#[test]
+fn scores_far_apart() {
+    let (t, d) = (40, 16);
+    let mut c = Case::new();
+    let data = c.normal(t * 3 * d).into_iter().map(|x| x * 12.0).collect();
+    let qkv = c.feed([1, t, 3 * d], data);
+    let y = ops::attention(&mut c.g, qkv, 1, Mask { causal: true, keys: None }).unwrap();
+    c.check("attention with scores in the hundreds", &[y], Bound::Within(1e-3));
+}
+
+#[test]
+fn larger_than_a_binding_and_many_workgroups() {
+    // 66,001 batches of 4 rows: 152 MB of q, k and v, and more workgroups than one dimension of a dispatch holds.
+    let (b, t, h, d) = (66_001, 4, 1, 48);
+    let data: Vec<f32> = (0..b * t * 3 * h * d).map(|i| ((i * 7919) % 211) as f32 / 105.0 - 1.0).collect();
+    let mut c = Case::new();
+    let qkv = c.feed([b, t, 3 * h * d], data);
+    let keys = c.random_ids([b, t], 3);
+    let y = ops::attention(&mut c.g, qkv, h, Mask { causal: true, keys: Some(keys) }).unwrap();
+    let loss = ops::sum(&mut c.g, y).unwrap();
+    let grads = shaderlm::graph::gradients(&mut c.g, loss, &[qkv]).unwrap();
+    c.check("attention [66001,4,144]", &[y, grads[0].unwrap()], Bound::Nmse);
+}
+
+#[test]
+fn shapes_that_do_not_fit() {
+    let mut c = Case::new();
+    let qkv = c.input([2, 3, 24]);
+    let keys = c.ids([2, 4], vec![1; 8]);
+    for (heads, keys, word) in [(0, None, "heads"), (5, None, "heads"), (2, Some(keys), "mask")] {
+        let error = ops::attention(&mut c.g, qkv, heads, Mask { causal: false, keys }).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    let wide = c.input([1, 1, 3 * 129]);
+    assert!(ops::attention(&mut c.g, wide, 1, Mask::default()).unwrap_err().to_string().contains("128"));
+}

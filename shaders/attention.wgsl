@@ -1,0 +1,145 @@
+// Fused attention with an online softmax (Dao et al., "FlashAttention", 2022). A lane holds ROWS query rows in named
+// registers and the workgroup walks over the keys together, KEYS at a time, so that every load of k and v is uniform:
+// no workgroup memory, no barrier, no T x T matrix. Keys beyond the causal diagonal of the block are never visited.
+//   plain: q, k and v are thirds of the rows of qkv, [B,T,3C]
+//   CACHE: k and v are halves of the rows of cache, [B,capacity,2C]; query t of batch b stands at positions[b] + t
+{% include "group.wgsl" %}
+{% set T = "vec4<f32>" if VEC else "f32" %}
+{% set W = "4u" if VEC else "1u" %}
+{% set N = (D + 3) // 4 %}
+{% set comp = ["x", "y", "z", "w"] %}
+{% set kv = "cache" if CACHE else "qkv" %}
+struct Params {
+    groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
+    qkv_at: u32, o_at: u32,
+{% if CACHE %}
+    cache_at: u32, positions_at: u32,
+{% else %}
+    lse_at: u32,
+{% if PADDED %}
+    keys_at: u32,
+{% endif %}
+{% endif %}
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<{{ T }}>;
+@group(0) @binding(2) var<storage, read_write> o: array<{{ T }}>;
+{% if CACHE %}
+@group(0) @binding(3) var<storage, read> cache: array<{{ T }}>;
+@group(0) @binding(4) var<storage, read> positions: array<u32>;
+{% else %}
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
+{% if PADDED %}
+@group(0) @binding(4) var<storage, read> keys: array<u32>;
+{% endif %}
+{% endif %}
+// The score of a key that may not be attended.
+const MASKED = -3.0e38;
+{# Components i*4 .. of a row that starts at `at` (in units of T), zeros beyond the head's width. #}
+{% macro load(name, at, i) %}{% if VEC %}{{ name }}[{{ at }} + {{ i }}u]{% else %}vec4<f32>({% for c in range(4) %}{{ (name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u]") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
+
+@compute @workgroup_size({{ WG }})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let g = group_index(id, count);
+    if (g >= p.groups) { return; }
+    let first = (g % p.blocks) * {{ ROWS * WG }}u;
+    let head = (g / p.blocks) % p.heads;
+    let batch = g / (p.blocks * p.heads);
+    let c = p.heads * {{ D }}u;
+    let q_at = (p.qkv_at + batch * p.t * 3u * c + head * {{ D }}u) / {{ W }};
+    let q_stride = 3u * c / {{ W }};
+{% if CACHE %}
+    let kv_at = (p.cache_at + batch * p.capacity * 2u * c + head * {{ D }}u) / {{ W }};
+    let kv_stride = 2u * c / {{ W }};
+    // A position beyond the cache attends to all of it.
+    let position = min(positions[p.positions_at + batch], p.capacity);
+    let end = min(p.capacity, position + min(p.t, first + {{ ROWS * WG }}u));
+{% else %}
+    let kv_at = q_at + c / {{ W }};
+    let kv_stride = q_stride;
+    let end = {{ "min(p.t, first + " ~ (ROWS * WG) ~ "u)" if CAUSAL else "p.t" }};
+{% endif %}
+{% for r in range(ROWS) %}
+    let row{{ r }} = first + {{ r * WG }}u + lane;
+    let q{{ r }} = q_at + min(row{{ r }}, p.t - 1u) * q_stride;
+{% for i in range(N) %}
+    let q{{ r }}_{{ i }} = {{ load("qkv", "q" ~ r, i) }} * p.scale;
+    var o{{ r }}_{{ i }} = vec4<f32>();
+{% endfor %}
+    var top{{ r }} = MASKED;
+    var sum{{ r }} = 0.0;
+{% if CACHE or CAUSAL %}
+    let last{{ r }} = row{{ r }}{{ " + position" if CACHE else "" }};
+{% endif %}
+{% endfor %}
+    for (var at = 0u; at < end; at = at + {{ KEYS }}u) {
+{% for j in range(KEYS) %}
+        let key{{ j }} = min(at + {{ j }}u, end - 1u);
+        let k{{ j }} = kv_at + key{{ j }} * kv_stride;
+        let v{{ j }} = k{{ j }} + c / {{ W }};
+        let keep{{ j }} = at + {{ j }}u < end{{ " && keys[p.keys_at + batch * p.t + key" ~ j ~ "] != 0u" if PADDED else "" }};
+{% for r in range(ROWS) %}
+        var s{{ r }}_{{ j }} = 0.0;
+{% endfor %}
+{% endfor %}
+{% for i in range(N) %}
+        {
+{% for j in range(KEYS) %}
+            let x{{ j }} = {{ load(kv, "k" ~ j, i) }};
+{% endfor %}
+{% for n in range(4) %}{% if 4 * i + n < D %}
+{% for r in range(ROWS) %}{% for j in range(KEYS) %}
+            s{{ r }}_{{ j }} = fma(q{{ r }}_{{ i }}.{{ comp[n] }}, x{{ j }}.{{ comp[n] }}, s{{ r }}_{{ j }});
+{% endfor %}{% endfor %}
+{% endif %}{% endfor %}
+        }
+{% endfor %}
+{% for r in range(ROWS) %}
+        var next{{ r }} = top{{ r }};
+{% for j in range(KEYS) %}
+        let w{{ r }}_{{ j }} = select(MASKED, s{{ r }}_{{ j }}, keep{{ j }}{{ (" && at + " ~ j ~ "u <= last" ~ r) if CACHE or CAUSAL else "" }});
+        next{{ r }} = max(next{{ r }}, w{{ r }}_{{ j }});
+{% endfor %}
+        let fade{{ r }} = exp(top{{ r }} - next{{ r }});
+        sum{{ r }} = sum{{ r }} * fade{{ r }};
+{% for j in range(KEYS) %}
+        let p{{ r }}_{{ j }} = select(0.0, exp(w{{ r }}_{{ j }} - next{{ r }}), w{{ r }}_{{ j }} > MASKED);
+        sum{{ r }} = sum{{ r }} + p{{ r }}_{{ j }};
+{% endfor %}
+        top{{ r }} = next{{ r }};
+{% endfor %}
+{% for i in range(N) %}
+        {
+{% for j in range(KEYS) %}
+            let x{{ j }} = {{ load(kv, "v" ~ j, i) }};
+{% endfor %}
+{% for r in range(ROWS) %}
+            o{{ r }}_{{ i }} = o{{ r }}_{{ i }} * fade{{ r }};
+{% for j in range(KEYS) %}
+            o{{ r }}_{{ i }} = fma(vec4<f32>(p{{ r }}_{{ j }}), x{{ j }}, o{{ r }}_{{ i }});
+{% endfor %}
+{% endfor %}
+        }
+{% endfor %}
+    }
+{% for r in range(ROWS) %}
+    if (row{{ r }} < p.t) {
+        // A query that may attend to nothing gives zeros.
+        let some = sum{{ r }} > 0.0;
+        let factor = select(0.0, 1.0 / sum{{ r }}, some);
+        let to = (p.o_at + (batch * p.t + row{{ r }}) * c + head * {{ D }}u) / {{ W }};
+{% for i in range(N) %}
+{% if VEC %}
+        o[to + {{ i }}u] = o{{ r }}_{{ i }} * factor;
+{% else %}
+{% for n in range(4) %}{% if 4 * i + n < D %}
+        o[to + {{ 4 * i + n }}u] = o{{ r }}_{{ i }}.{{ comp[n] }} * factor;
+{% endif %}{% endfor %}
+{% endif %}
+{% endfor %}
+{% if not CACHE %}
+        lse[p.lse_at + (batch * p.heads + head) * p.t + row{{ r }}] = select(0.0, top{{ r }} + log(sum{{ r }}), some);
+{% endif %}
+    }
+{% endfor %}
+}

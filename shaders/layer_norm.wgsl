@@ -1,0 +1,48 @@
+// Layer norm of rows, one workgroup a row: y = (x - mean) / sqrt(variance + epsilon) * gamma + beta. The variance is taken
+// around the mean, in a second pass, which corrects both for the error of the first (Chan, Golub, LeVeque, "Algorithms for
+// computing the sample variance", 1983): rows far from 0 lose little. A unit is a vec4 with VEC, else a float.
+{% include "group.wgsl" %}
+{% include "reduce.wgsl" %}
+{% set T = "vec4<f32>" if VEC else "f32" %}
+{% set W = "4u" if VEC else "1u" %}
+{% macro lanes(v) %}{% if VEC %}(({{ v }}.x + {{ v }}.y) + ({{ v }}.z + {{ v }}.w)){% else %}{{ v }}{% endif %}{% endmacro %}
+struct Params {
+    groups: u32, units: u32, inverse_width: f32, epsilon: f32,
+    x_at: u32, gamma_at: u32, beta_at: u32, y_at: u32, mean_at: u32, rstd_at: u32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<{{ T }}>;
+@group(0) @binding(2) var<storage, read> gamma: array<{{ T }}>;
+@group(0) @binding(3) var<storage, read> beta: array<{{ T }}>;
+@group(0) @binding(4) var<storage, read_write> y: array<{{ T }}>;
+@group(0) @binding(5) var<storage, read_write> means: array<f32>;
+@group(0) @binding(6) var<storage, read_write> rstds: array<f32>;
+
+@compute @workgroup_size({{ WG }})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let g = group_index(id, count);
+    if (g >= p.groups) { return; }
+    let row = p.x_at / {{ W }} + g * p.units;
+    var sum = {{ T }}(0.0);
+    for (var i = lane; i < p.units; i = i + {{ WG }}u) { sum = sum + x[row + i]; }
+    let guess = reduce_sum(lane, {{ lanes("sum") }}) * p.inverse_width;
+    var off = {{ T }}(0.0);
+    var squares = {{ T }}(0.0);
+    for (var i = lane; i < p.units; i = i + {{ WG }}u) {
+        let d = x[row + i] - guess;
+        off = off + d;
+        squares = squares + d * d;
+    }
+    let correction = reduce_sum(lane, {{ lanes("off") }}) * p.inverse_width;
+    let mean = guess + correction;
+    let variance = max(reduce_sum(lane, {{ lanes("squares") }}) * p.inverse_width - correction * correction, 0.0);
+    let rstd = 1.0 / sqrt(variance + p.epsilon);
+    let to = p.y_at / {{ W }} + g * p.units;
+    for (var i = lane; i < p.units; i = i + {{ WG }}u) {
+        y[to + i] = (x[row + i] - mean) * rstd * gamma[p.gamma_at / {{ W }} + i] + beta[p.beta_at / {{ W }} + i];
+    }
+    if (lane == 0u) {
+        means[p.mean_at + g] = mean;
+        rstds[p.rstd_at + g] = rstd;
+    }
+}

@@ -1,0 +1,38 @@
+//! What subcommands share: the device, and wrong settings.
+
+use shaderlm::{
+    gpu::DeviceChoice,
+    graph::{Engine, EngineOptions, GraphError},
+};
+
+/// `--device`
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// Where to run: auto, cpu, a number from `shaderlm devices`, or a part of an adapter's name
+    #[arg(long, env = "SHADERLM_DEVICE", default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceChoice,
+}
+
+impl DeviceArgs {
+    /// Opens the device.
+    pub fn engine(&self) -> Result<Engine, GraphError> {
+        Engine::new(&EngineOptions { device: self.device.clone(), notice: true })
+    }
+}
+
+/// A setting that does not fit, as one sentence with the flag in it.
+pub fn refuse<T>(message: impl Into<String>) -> Result<T, Box<dyn std::error::Error>> {
+    Err(message.into().into())
+}
+
+/// Parses a number that must be finite and within a range, for clap.
+pub fn number_in(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + Clone {
+    move |text| {
+        let value: f32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+        if value.is_finite() && value >= low && value <= high {
+            Ok(value)
+        } else {
+            Err(format!("must be from {low} to {high}"))
+        }
+    }
+}

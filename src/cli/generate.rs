@@ -1,0 +1,318 @@
+//! `shaderlm generate`
+
+use super::{
+    CliResult,
+    common::{DeviceArgs, number_in, refuse},
+};
+use shaderlm::{
+    models::{
+        Model,
+        generate::{GenerationStats, Generator, Sampling},
+    },
+    text::{TextStream, Tokenizer},
+};
+use std::{
+    io::{IsTerminal, Read, Write},
+    time::{Duration, Instant},
+};
+
+/// Write text that continues a prompt
+///
+/// The prompt is the argument, or standard input when that is piped. Text streams to standard output as it is made.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    shaderlm generate \"ROMEO:\" --max-tokens 100 --seed 7\n  \
+    shaderlm generate \"The capital of France is\" --model openai-community/gpt2 --temperature 0\n  \
+    cat letter.txt | shaderlm generate --model ./my-model --top-p 0.9 --stats\n  \
+    shaderlm generate --prompt \"First\" --prompt \"Second\" --json")]
+pub struct Generate {
+    /// The text to continue
+    prompt: Option<String>,
+    /// More prompts, run as one batch and printed one after another
+    #[arg(long = "prompt", value_name = "PROMPT")]
+    prompts: Vec<String>,
+    /// A folder, or a repository of the Hub such as openai-community/gpt2; by default the model in this program
+    #[arg(long, value_name = "DIR|REPO")]
+    model: Option<String>,
+    /// Most tokens to write
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    max_tokens: usize,
+    /// Divides the logits: below 1 is safer, above 1 is wilder, 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = number_in(0.0, 1000.0))]
+    temperature: f32,
+    /// Choose among the K likeliest tokens only; 0 for all
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Choose among the likeliest tokens that together have probability P only; 1 for all
+    #[arg(long, value_name = "P", default_value_t = 1.0, value_parser = number_in(1e-6, 1.0))]
+    top_p: f32,
+    /// Make tokens that occurred less likely; 1 for no penalty
+    #[arg(long, value_name = "R", default_value_t = 1.0, value_parser = number_in(0.01, 100.0))]
+    repetition_penalty: f32,
+    /// Seed of the random choices; another one each time by default
+    #[arg(long, value_name = "S")]
+    seed: Option<u32>,
+    /// Stop before this text; may be given several times
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Token ids instead of a text prompt, such as 1,2,3
+    #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with_all = ["prompt", "prompts"])]
+    ids: Vec<u32>,
+    /// Read text such as <|endoftext|> in the prompt as the token of that name
+    #[arg(long)]
+    special_tokens: bool,
+    /// Go on beyond the model's context by forgetting the older half of the text
+    #[arg(long)]
+    slide: bool,
+    /// Print speed, dispatches, submissions and memory to standard error at the end
+    #[arg(long)]
+    stats: bool,
+    /// Print one JSON object with ids and text instead of the text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// A reader should see something at least this often.
+const SMOOTH: Duration = Duration::from_millis(50);
+/// No submission should take longer, lest a watchdog take it for hung.
+const LONGEST: Duration = Duration::from_millis(250);
+
+/// One text of the batch.
+struct Row<'a> {
+    ids: Vec<u32>,
+    stream: TextStream<'a>,
+    text: String,
+    done: Option<&'static str>,
+}
+
+impl Generate {
+    pub fn run(self) -> CliResult {
+        let model = Model::chosen(self.model.as_deref())?;
+        let tokenizer = model.tokenizer()?;
+        let prompts = self.encoded_prompts(&tokenizer, model.config.vocab_size)?;
+        if self.max_tokens == 0 {
+            return refuse("--max-tokens 0: there is nothing to write");
+        }
+        let context = model.config.n_positions;
+        let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+        if longest > context || (!self.slide && longest + self.max_tokens > context + 1) {
+            return refuse(format!(
+                "the prompt's {longest} tokens and --max-tokens {} are more than the model's context of {context}; \
+                 give a shorter prompt, a smaller --max-tokens, or --slide",
+                self.max_tokens
+            ));
+        }
+        let mut engine = self.device.engine()?;
+        model.upload(&mut engine)?;
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            repetition_penalty: self.repetition_penalty,
+            seed: self.seed.unwrap_or_else(clock_seed),
+        };
+        let capacity = context.min(longest + self.max_tokens);
+        let mut rows: Vec<_> = prompts
+            .iter()
+            .map(|_| Row {
+                ids: Vec::new(),
+                stream: TextStream::new(&tokenizer, self.stop.clone()),
+                text: String::new(),
+                done: None,
+            })
+            .collect();
+        let stats = {
+            let mut generator = Generator::new(&mut engine, &model.config, prompts.len(), capacity, sampling)?;
+            self.write(&mut generator, &prompts, &mut rows, tokenizer.end_of_text())?;
+            generator.stats
+        };
+        self.finish(&prompts, &rows, sampling.seed)?;
+        if self.stats {
+            print_stats(&stats, &engine.device_name());
+        }
+        engine.save_pipelines();
+        Ok(())
+    }
+
+    fn encoded_prompts(&self, tokenizer: &Tokenizer, vocab: usize) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
+        if !self.ids.is_empty() {
+            if let Some(id) = self.ids.iter().find(|id| **id as usize >= vocab) {
+                return refuse(format!("--ids: {id} is no token; the vocabulary has ids 0 to {}", vocab - 1));
+            }
+            return Ok(vec![self.ids.clone()]);
+        }
+        let mut texts: Vec<String> = self.prompt.iter().chain(&self.prompts).cloned().collect();
+        if texts.is_empty() && !std::io::stdin().is_terminal() {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes)?;
+            let text = String::from_utf8(bytes)
+                .map_err(|e| format!("standard input is not UTF-8: a bad byte at {}", e.utf8_error().valid_up_to()))?;
+            // A shell's echo ends the line; the text goes on in it.
+            let text = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text).to_owned();
+            if !text.is_empty() {
+                texts.push(text);
+            }
+        }
+        if texts.is_empty() && self.model.is_none() {
+            // The built-in model knows plays; a new line is where one begins.
+            texts.push("\n".into());
+        }
+        if texts.is_empty() || texts.iter().any(String::is_empty) {
+            return refuse("the prompt is empty; give some text to continue, or --ids");
+        }
+        let mut prompts = Vec::new();
+        for text in &texts {
+            let ids = tokenizer.encode(text, self.special_tokens)?;
+            if ids.is_empty() {
+                return refuse(format!("the prompt {text:?} has no tokens"));
+            }
+            if let Some(id) = ids.iter().find(|id| **id as usize >= vocab) {
+                return refuse(format!("the tokenizer gave id {id}, and the model's vocabulary has ids 0 to {}", vocab - 1));
+            }
+            prompts.push(ids);
+        }
+        Ok(prompts)
+    }
+
+    fn write(
+        &self,
+        generator: &mut Generator<'_>,
+        prompts: &[Vec<u32>],
+        rows: &mut [Row<'_>],
+        end: Option<u32>,
+    ) -> CliResult {
+        let streaming = !self.json && rows.len() == 1;
+        let bound = if streaming && std::io::stdout().is_terminal() { SMOOTH } else { LONGEST };
+        if streaming && self.ids.is_empty() {
+            let mut out = std::io::stdout().lock();
+            // Only a prompt that was given is repeated.
+            if let Some(prompt) = self.prompt.as_ref().or(self.prompts.first()) {
+                write!(out, "{prompt}")?;
+                out.flush()?;
+            }
+        }
+        generator.prompt(prompts)?;
+        self.take(&generator.tokens()?, rows, end, streaming)?;
+        let mut chunk = 1;
+        while rows.iter().any(|r| r.done.is_none()) {
+            if generator.room() == 0 {
+                // Forget the older half and read the rest again.
+                let tails: Vec<Vec<u32>> = prompts
+                    .iter()
+                    .zip(rows.iter())
+                    .map(|(prompt, row)| {
+                        let all: Vec<u32> = prompt.iter().chain(&row.ids).copied().collect();
+                        let keep = generator.capacity() / 2;
+                        all[all.len().saturating_sub(keep.max(1))..].to_vec()
+                    })
+                    .collect();
+                generator.restart(&tails)?;
+                self.take(&generator.tokens()?, rows, end, streaming)?;
+                continue;
+            }
+            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| self.max_tokens - r.ids.len()).max().unwrap_or(0);
+            let count = chunk.min(left).min(generator.room()).max(1);
+            let start = Instant::now();
+            generator.decode(count)?;
+            let each = start.elapsed() / count as u32;
+            self.take(&generator.tokens()?, rows, end, streaming)?;
+            chunk = ((bound.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize).clamp(1, 64);
+        }
+        Ok(())
+    }
+
+    /// Takes the tokens that have come since the last time.
+    fn take(&self, tokens: &[Vec<u32>], rows: &mut [Row<'_>], end: Option<u32>, streaming: bool) -> CliResult {
+        let mut out = std::io::stdout().lock();
+        for (row, tokens) in rows.iter_mut().zip(tokens) {
+            for &id in &tokens[row.ids.len().min(tokens.len())..] {
+                if row.done.is_some() {
+                    break;
+                }
+                row.ids.push(id);
+                if Some(id) == end {
+                    row.done = Some("end of text");
+                    break;
+                }
+                let text = row.stream.push(id)?;
+                row.text.push_str(&text);
+                if streaming {
+                    write!(out, "{text}")?;
+                }
+                if row.stream.stopped() {
+                    row.done = Some("stop text");
+                } else if row.ids.len() >= self.max_tokens {
+                    row.done = Some("length");
+                }
+            }
+            if row.done.is_some_and(|why| why != "stop text") {
+                let text = row.stream.finish();
+                row.text.push_str(&text);
+                if streaming {
+                    write!(out, "{text}")?;
+                }
+            }
+        }
+        out.flush()?;
+        Ok(())
+    }
+
+    fn finish(&self, prompts: &[Vec<u32>], rows: &[Row<'_>], seed: u32) -> CliResult {
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            let texts: Vec<_> = rows
+                .iter()
+                .zip(prompts)
+                .map(|(row, prompt)| {
+                    serde_json::json!({
+                        "prompt_ids": prompt, "ids": row.ids, "text": row.text, "finish": row.done, "seed": seed,
+                    })
+                })
+                .collect();
+            match &texts[..] {
+                [one] => writeln!(out, "{one}")?,
+                many => writeln!(out, "{}", serde_json::Value::from(many))?,
+            }
+        } else if rows.len() > 1 {
+            let given = self.prompt.iter().chain(&self.prompts);
+            for (i, (row, prompt)) in rows.iter().zip(given).enumerate() {
+                writeln!(out, "{}{prompt}{}", if i > 0 { "---\n" } else { "" }, row.text)?;
+            }
+        } else {
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// A seed that differs from run to run.
+fn clock_seed() -> u32 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.as_nanos() as u32)
+}
+
+fn print_stats(stats: &GenerationStats, device: &str) {
+    let rate = |tokens: usize, time: Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    eprintln!("device      {device}");
+    eprintln!(
+        "prompt      {} tokens in {:.0} ms, {:.1} tokens/s (with the first token and its plan)",
+        stats.prompt_tokens,
+        stats.prompt_time.as_secs_f64() * 1e3,
+        rate(stats.prompt_tokens, stats.prompt_time)
+    );
+    eprintln!(
+        "decode      {} tokens in {:.0} ms, {:.1} tokens/s",
+        stats.decoded_tokens,
+        stats.decode_time.as_secs_f64() * 1e3,
+        rate(stats.decoded_tokens, stats.decode_time)
+    );
+    let p = stats.plan;
+    eprintln!(
+        "a token     {} dispatches, {:.2} submissions, {} bytes of weights and caches",
+        p.dispatches,
+        stats.submissions as f64 / stats.decoded_tokens.max(1) as f64,
+        p.variable_bytes
+    );
+    eprintln!("activations {} bytes planned, {} bytes in the arena", p.planned_bytes, p.peak_bytes);
+}

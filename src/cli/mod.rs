@@ -1,0 +1,72 @@
+//! The command line: one file a subcommand; argument parsing and printing, no maths.
+
+mod backward;
+mod common;
+mod devices;
+mod forward;
+mod generate;
+mod graph;
+mod io;
+mod perplexity;
+mod tokenizer;
+mod train;
+
+use clap::{Parser, Subcommand};
+
+/// The result of a subcommand. Whatever went wrong is printed as one line, and the exit code is 1.
+type CliResult = Result<(), Box<dyn std::error::Error>>;
+
+#[derive(Parser)]
+#[command(
+    name = "shaderlm",
+    version,
+    about = "Runs and trains GPT-2 on any GPU: hand-written WGSL through Vulkan, Metal or DX12",
+    after_help = "Examples:\n  \
+        shaderlm generate \"ROMEO:\" --max-tokens 100\n  \
+        echo \"Once upon a time\" | shaderlm generate --model openai-community/gpt2 --temperature 0.8\n  \
+        shaderlm train gpt2 --data my.txt --out my-model --tokenizer bytes --layers 4 --width 128\n  \
+        shaderlm devices"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Generate(generate::Generate),
+    Train(train::Train),
+    Tokenizer(tokenizer::TokenizerCommand),
+    Forward(forward::Forward),
+    Backward(backward::Backward),
+    Perplexity(perplexity::Perplexity),
+    Graph(graph::GraphCommand),
+    Devices(devices::Devices),
+}
+
+/// Parses the arguments, runs the subcommand, and returns the exit code: 0, 1 for a fault, 2 for wrong usage.
+pub fn main() -> i32 {
+    let result = match Cli::parse().command {
+        Command::Generate(args) => args.run(),
+        Command::Train(args) => args.run(),
+        Command::Tokenizer(args) => args.run(),
+        Command::Forward(args) => args.run(),
+        Command::Backward(args) => args.run(),
+        Command::Perplexity(args) => args.run(),
+        Command::Graph(args) => args.run(),
+        Command::Devices(args) => args.run(),
+    };
+    match result {
+        Ok(()) => 0,
+        // Whoever read our output has enough of it: `shaderlm generate | head`.
+        Err(error) if is_broken_pipe(&*error) => 0,
+        Err(error) => {
+            eprintln!("error: {error}");
+            1
+        }
+    }
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,247 @@
+//! GPT-2 (Radford et al., "Language models are unsupervised multitask learners", 2019): a Transformer decoder with layer
+//! norms moved to the input of each sub-block, one more after the last block, and the head tied to the token table.
+//!
+//! Shapes: B batch, T time, C width (`n_embd`), V vocabulary. Weights of linear layers are `[in, out]`, as in OpenAI's
+//! checkpoints (Conv1D).
+
+use super::Gpt2Config;
+use crate::{
+    graph::Graph,
+    ops::{self, Layout, Mask, OpError, Recorder, Shape, Tensor, TensorType},
+};
+
+/// Where the tokens stand, and what they may look back upon.
+#[derive(Clone, Copy)]
+pub enum Context {
+    /// Whole texts from position 0. `keys` is `[B,T]` u32, 0 where there is padding.
+    Whole {
+        /// Padding mask.
+        keys: Option<Tensor>,
+    },
+    /// Whole prompts from position 0, whose keys and values are put into the cache.
+    Prompt {
+        /// All zeros, `[B]`.
+        positions: Tensor,
+        /// Tokens that the cache holds.
+        capacity: usize,
+    },
+    /// One token of each text, at `positions` `[B]`, after those in the cache.
+    Decode {
+        /// The place of the token in its text.
+        positions: Tensor,
+        /// Tokens that the cache holds.
+        capacity: usize,
+    },
+}
+
+/// Dropout's rate and random state, in training.
+#[derive(Clone, Copy)]
+pub struct Dropout {
+    /// Probability that an element is dropped.
+    pub rate: f32,
+    /// `[2]` u32: seed and step.
+    pub rng: Tensor,
+}
+
+/// How to record the model.
+pub struct Gpt2<'a> {
+    /// Its shape.
+    pub config: &'a Gpt2Config,
+    /// Dropout on embeddings and residuals.
+    pub dropout: Option<Dropout>,
+    /// Recompute each block's activations in the backward pass.
+    pub recompute: bool,
+}
+
+/// A parameter's name, shape and initialisation.
+pub struct Parameter {
+    /// Hugging Face's name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Shape,
+    /// How it begins.
+    pub init: Init,
+}
+
+/// How a parameter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal with this standard deviation.
+    Normal(f32),
+    /// All ones.
+    Ones,
+    /// All zeros.
+    Zeros,
+}
+
+/// All parameters, in transformers' order. "A modified initialization which accounts for the accumulation on the residual
+/// path with model depth" (section 2.3): the projections back to the residual stream, two a block, begin smaller by
+/// 1 / sqrt(2 n_layer).
+pub fn parameters(config: &Gpt2Config) -> Vec<Parameter> {
+    let (c, inner) = (config.n_embd, config.inner());
+    let normal = Init::Normal(config.initializer_range);
+    let residual = Init::Normal(config.initializer_range / (2.0 * config.n_layer as f32).sqrt());
+    let mut all = Vec::new();
+    let mut add = |name: String, shape: Shape, init| all.push(Parameter { name, shape, init });
+    add("transformer.wte.weight".into(), [config.vocab_size, c].into(), normal);
+    add("transformer.wpe.weight".into(), [config.n_positions, c].into(), normal);
+    for layer in 0..config.n_layer {
+        let mut add = |name: &str, shape: Shape, init| add(format!("transformer.h.{layer}.{name}"), shape, init);
+        add("ln_1.weight", [c].into(), Init::Ones);
+        add("ln_1.bias", [c].into(), Init::Zeros);
+        add("attn.c_attn.weight", [c, 3 * c].into(), normal);
+        add("attn.c_attn.bias", [3 * c].into(), Init::Zeros);
+        add("attn.c_proj.weight", [c, c].into(), residual);
+        add("attn.c_proj.bias", [c].into(), Init::Zeros);
+        add("ln_2.weight", [c].into(), Init::Ones);
+        add("ln_2.bias", [c].into(), Init::Zeros);
+        add("mlp.c_fc.weight", [c, inner].into(), normal);
+        add("mlp.c_fc.bias", [inner].into(), Init::Zeros);
+        add("mlp.c_proj.weight", [inner, c].into(), residual);
+        add("mlp.c_proj.bias", [c].into(), Init::Zeros);
+    }
+    add("transformer.ln_f.weight".into(), [c].into(), Init::Ones);
+    add("transformer.ln_f.bias".into(), [c].into(), Init::Zeros);
+    if !config.tie_word_embeddings {
+        add("lm_head.weight".into(), [config.vocab_size, c].into(), normal);
+    }
+    all
+}
+
+impl<'a> Gpt2<'a> {
+    /// The model as it is used, without dropout.
+    pub fn new(config: &'a Gpt2Config) -> Self {
+        Self { config, dropout: None, recompute: false }
+    }
+
+    fn weight(&self, g: &mut Graph, name: &str, shape: impl Into<Shape>) -> Result<Tensor, OpError> {
+        g.variable(name, TensorType::f32(shape))
+    }
+
+    /// The residual stream after the embeddings and after each block, `[B,T,C]`; the last one after the final layer norm.
+    /// `ids` is `[B,T]` u32.
+    ///
+    /// # Errors
+    /// T is longer than the model's context.
+    pub fn hidden_states(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Vec<Tensor>, OpError> {
+        let mut x = g.layer("embeddings", |g| self.embed(g, ids, context))?;
+        let mut states = vec![x];
+        for layer in 0..self.config.n_layer {
+            let block = |g: &mut Graph| g.layer(&format!("h.{layer}"), |g| self.block(g, layer, x, context));
+            x = if self.recompute { g.recomputed(block)? } else { block(g)? };
+            states.push(x);
+        }
+        states.pop();
+        states.push(g.layer("ln_f", |g| self.norm(g, x, "transformer.ln_f"))?);
+        Ok(states)
+    }
+
+    /// wte(ids) + wpe(positions)
+    fn embed(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Tensor, OpError> {
+        let c = self.config.n_embd;
+        let wte = self.weight(g, "transformer.wte.weight", [self.config.vocab_size, c])?;
+        let wpe = self.weight(g, "transformer.wpe.weight", [self.config.n_positions, c])?;
+        let (batch, time) = (g.ty(ids).shape.rows(), g.ty(ids).shape.width());
+        if time > self.config.n_positions {
+            return Err(OpError::new(format!(
+                "{time} tokens are longer than the model's context of {}",
+                self.config.n_positions
+            )));
+        }
+        let tokens = ops::embedding(g, wte, ids)?;
+        let places = match context {
+            Context::Decode { positions, .. } => {
+                let places = ops::embedding(g, wpe, positions)?;
+                ops::reshape(g, places, [batch, 1, c])?
+            }
+            _ => ops::slice(g, wpe, 0, 0..time)?,
+        };
+        let x = ops::add(g, tokens, places)?;
+        self.drop(g, x, 0)
+    }
+
+    /// x + attn(ln_1(x)), then x + mlp(ln_2(x))
+    fn block(&self, g: &mut Graph, layer: usize, x: Tensor, context: Context) -> Result<Tensor, OpError> {
+        let name = format!("transformer.h.{layer}");
+        let h = self.norm(g, x, &format!("{name}.ln_1"))?;
+        let h = g.layer("attn", |g| self.attention(g, layer, h, context))?;
+        let h = self.drop(g, h, 2 * layer as u32 + 1)?;
+        let x = ops::add(g, x, h)?;
+        let h = self.norm(g, x, &format!("{name}.ln_2"))?;
+        let h = g.layer("mlp", |g| self.mlp(g, &name, h))?;
+        let h = self.drop(g, h, 2 * layer as u32 + 2)?;
+        ops::add(g, x, h)
+    }
+
+    fn attention(&self, g: &mut Graph, layer: usize, x: Tensor, context: Context) -> Result<Tensor, OpError> {
+        let (name, heads) = (format!("transformer.h.{layer}.attn"), self.config.n_head);
+        let qkv = self.linear(g, x, &format!("{name}.c_attn"), 3 * self.config.n_embd)?;
+        let batch = g.ty(x).shape.0[0];
+        let cache = |g: &mut Graph, capacity| {
+            g.variable(&format!("cache.{layer}"), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
+        };
+        let y = match context {
+            Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys })?,
+            Context::Prompt { positions, capacity } => {
+                let cache = cache(g, capacity)?;
+                ops::cache_write(g, cache, qkv, positions)?;
+                ops::attention(g, qkv, heads, Mask { causal: true, keys: None })?
+            }
+            Context::Decode { positions, capacity } => {
+                let cache = cache(g, capacity)?;
+                ops::cache_write(g, cache, qkv, positions)?;
+                ops::attention_cached(g, qkv, cache, positions, heads)?
+            }
+        };
+        self.linear(g, y, &format!("{name}.c_proj"), self.config.n_embd)
+    }
+
+    fn mlp(&self, g: &mut Graph, block: &str, x: Tensor) -> Result<Tensor, OpError> {
+        let activation = self.config.activation().map_err(OpError::new)?;
+        let h = self.linear(g, x, &format!("{block}.mlp.c_fc"), self.config.inner())?;
+        let h = ops::gelu(g, h, activation)?;
+        self.linear(g, h, &format!("{block}.mlp.c_proj"), self.config.n_embd)
+    }
+
+    fn linear(&self, g: &mut Graph, x: Tensor, name: &str, out: usize) -> Result<Tensor, OpError> {
+        let width = g.ty(x).shape.width();
+        let weight = self.weight(g, &format!("{name}.weight"), [width, out])?;
+        let bias = self.weight(g, &format!("{name}.bias"), [out])?;
+        ops::linear(g, x, weight, bias)
+    }
+
+    fn norm(&self, g: &mut Graph, x: Tensor, name: &str) -> Result<Tensor, OpError> {
+        let gamma = self.weight(g, &format!("{name}.weight"), [self.config.n_embd])?;
+        let beta = self.weight(g, &format!("{name}.bias"), [self.config.n_embd])?;
+        ops::layer_norm(g, x, gamma, beta, self.config.layer_norm_epsilon)
+    }
+
+    fn drop(&self, g: &mut Graph, x: Tensor, stream: u32) -> Result<Tensor, OpError> {
+        match self.dropout {
+            Some(Dropout { rate, rng }) if rate > 0.0 => ops::dropout(g, x, rate, stream, rng),
+            _ => Ok(x),
+        }
+    }
+
+    /// Logits `[.., V]` for the final hidden states `[.., C]`: their products with the token table.
+    ///
+    /// # Errors
+    /// `hidden` has another width.
+    pub fn head(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor, OpError> {
+        let name = if self.config.tie_word_embeddings { "transformer.wte.weight" } else { "lm_head.weight" };
+        let table = self.weight(g, name, [self.config.vocab_size, self.config.n_embd])?;
+        let layout = Layout { transpose_b: true, ..Layout::default() };
+        g.layer("head", |g| ops::matmul_with(g, hidden, table, None, layout))
+    }
+
+    /// The mean cross-entropy `[]` of the next tokens, nats. `targets` `[B,T]` holds for each place the token that follows
+    /// it, or [`ops::IGNORE`].
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn loss(&self, g: &mut Graph, ids: Tensor, targets: Tensor, keys: Option<Tensor>) -> Result<Tensor, OpError> {
+        let states = self.hidden_states(g, ids, Context::Whole { keys })?;
+        let logits = self.head(g, states[states.len() - 1])?;
+        g.layer("loss", |g| ops::cross_entropy(g, logits, targets, ops::IGNORE))
+    }
+}

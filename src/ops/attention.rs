@@ -1,0 +1,207 @@
+//! Multi-head attention, fused: softmax(q k^T / sqrt(D)) v with an online softmax, and no T x T matrix in memory.
+
+use super::*;
+use attention_backward::AttentionBackward;
+
+/// The widest head that kernels hold in registers.
+pub(super) const WIDEST_HEAD: usize = 128;
+/// Rows that a lane meets in one step of its loop.
+pub(super) const STEP: u32 = 4;
+
+/// Which keys a query may attend to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mask {
+    /// Only keys at the query's own position or before it.
+    pub causal: bool,
+    /// `[B,T]` of u32: 0 for a key that is padding, anything else for one that may be attended. All, if `None`.
+    pub keys: Option<Tensor>,
+}
+
+/// `[B,T,3C] -> [B,T,C]` and the log-sum-exp of the scores, `[B,heads,T]`, which the backward pass recomputes from.
+/// With two inputs, the second masks keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attention {
+    pub heads: usize,
+    pub causal: bool,
+}
+
+/// Attention over GPT-2's fused projection: each row of `qkv`, `[B,T,3C]`, is q, then k, then v, each `C = heads * D` wide
+/// with the heads one after another. Scores are scaled by 1/sqrt(D). A query whose every key is masked gives zeros.
+///
+/// # Errors
+/// Shapes do not fit, or a head is wider than 128.
+pub fn attention(g: &mut dyn Recorder, qkv: Tensor, heads: usize, mask: Mask) -> Result<Tensor, OpError> {
+    let inputs: Vec<_> = [qkv].into_iter().chain(mask.keys).collect();
+    record_one(g, Attention { heads, causal: mask.causal }, &inputs)
+}
+
+/// The sizes of an attention.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    /// Batch.
+    pub b: usize,
+    /// Rows.
+    pub t: usize,
+    /// Heads.
+    pub h: usize,
+    /// A head's width.
+    pub d: usize,
+}
+
+impl Sizes {
+    /// Of a fused projection `[B,T,3C]`.
+    pub fn of(qkv: &Shape, heads: usize) -> Result<Self, OpError> {
+        ensure(qkv.rank() == 3, || format!("q, k and v are [batch, rows, 3 * width], not {qkv}"))?;
+        ensure(heads > 0 && qkv.width() % (3 * heads) == 0 && qkv.width() > 0, || {
+            format!("a width of {} is not three times a multiple of {heads} heads", qkv.width())
+        })?;
+        let d = qkv.width() / (3 * heads);
+        ensure(d <= WIDEST_HEAD, || format!("heads are {d} wide; at most {WIDEST_HEAD} is supported"))?;
+        Ok(Self { b: qkv.0[0], t: qkv.0[1], h: heads, d })
+    }
+    /// Width of all heads, C.
+    pub fn c(self) -> usize {
+        self.h * self.d
+    }
+    /// 1/sqrt(D), which scores are multiplied by.
+    pub fn scale(self) -> f64 {
+        1.0 / (self.d as f64).sqrt()
+    }
+    /// First element of a row's head in one third (0: q, 1: k, 2: v) of the fused projection.
+    pub fn at(self, b: usize, t: usize, third: usize, h: usize) -> usize {
+        ((b * self.t + t) * 3 + third) * self.c() + h * self.d
+    }
+    /// First element of a row's head in `[B,T,C]`.
+    pub fn out_at(self, b: usize, t: usize, h: usize) -> usize {
+        (b * self.t + t) * self.c() + h * self.d
+    }
+    /// Place of a row's log-sum-exp.
+    pub fn row(self, b: usize, h: usize, t: usize) -> usize {
+        (b * self.h + h) * self.t + t
+    }
+    /// Lanes of a workgroup and rows a lane holds: software adapters run 8 lanes at a time and gain from big register
+    /// tiles, which real GPUs would spill.
+    pub fn tile(self, cx: &Lowering<'_>, most: usize) -> (usize, usize) {
+        if !cx.caps.software {
+            (64, 1)
+        } else if self.t <= 8 {
+            (8, 1)
+        } else {
+            (8, most)
+        }
+    }
+    /// Whether query `t` of batch `b` may attend to key `k`.
+    fn visible(self, causal: bool, keys: Option<&[u32]>, b: usize, t: usize, k: usize) -> bool {
+        (!causal || k <= t) && keys.is_none_or(|keys| keys[b * self.t + k] != 0)
+    }
+    /// Keys that query `t` of batch `b` may attend to.
+    pub fn keys(self, causal: bool, mask: Option<&[u32]>, b: usize, t: usize) -> impl Iterator<Item = usize> {
+        (0..self.t).filter(move |&k| self.visible(causal, mask, b, t, k))
+    }
+}
+
+/// The product of two rows.
+pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
+    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+}
+
+/// One query on the host: writes the weighted mean of `values` into `y`, and returns the log-sum-exp of the scores. Leaves
+/// `y` alone if there are no keys.
+pub(super) fn attend<'a, T: Real>(
+    q: &[T],
+    scale: T,
+    rows: impl Iterator<Item = (&'a [T], &'a [T])> + Clone,
+    y: &mut [T],
+) -> T {
+    let scores: Vec<T> = rows.clone().map(|(k, _)| dot(q, k) * scale).collect();
+    let Some(top) = scores.iter().copied().reduce(Real::max) else { return T::ZERO };
+    let sum: T = scores.iter().map(|&s| (s - top).exp()).sum();
+    for (&s, (_, v)) in scores.iter().zip(rows) {
+        let p = (s - top).exp() / sum;
+        y.iter_mut().zip(v).for_each(|(y, &v)| *y += p * v);
+    }
+    top + sum.ln()
+}
+
+impl Operation for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, if inputs.len() == 1 { "f" } else { "fu" })?;
+        let s = Sizes::of(&inputs[0].shape, self.heads)?;
+        if let Some(keys) = inputs.get(1) {
+            ensure(keys.shape == Shape::from([s.b, s.t]), || {
+                format!("a mask of keys is [{},{}], not {}", s.b, s.t, keys.shape)
+            })?;
+        }
+        Ok(vec![TensorType::f32([s.b, s.t, s.c()]), TensorType::f32([s.b, s.h, s.t])])
+    }
+
+    fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
+        let mut grads = vec![None; node.inputs.len()];
+        if let Some(dy) = node.grads[0] {
+            let mut inputs = vec![node.inputs[0], node.outputs[0], node.outputs[1], dy];
+            inputs.extend_from_slice(&node.inputs[1..]);
+            grads[0] = Some(record_one(g, AttentionBackward(*self), &inputs)?);
+        }
+        Ok(grads)
+    }
+
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        let Ok(s) = Sizes::of(&inputs[0].shape, self.heads) else { return 0 };
+        (s.b * s.h * s.t * s.t * s.d) as u64 * if self.causal { 2 } else { 4 }
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let (qkv, o, lse) = (cx.input(0), cx.output(0), cx.output(1));
+        let keys = (cx.inputs.len() > 1).then(|| cx.input(1));
+        let s = Sizes::of(&qkv.ty.shape, self.heads)?;
+        let (lanes, rows) = s.tile(cx, 2);
+        let blocks = s.t.div_ceil(lanes * rows);
+        for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
+            let batch = range.len();
+            let from = qkv.rows(range.clone(), s.t * 3 * s.c());
+            let to = o.rows(range.clone(), s.t * s.c());
+            let vec4 = cx.vec4(s.d, &[&from, &to]);
+            let mut bindings = vec![from.read(), to.write(), lse.rows(range.clone(), s.h * s.t).write()];
+            bindings.extend(keys.as_ref().map(|keys| keys.rows(range, s.t).read()));
+            let kernel = kernel!("attention")
+                .with("D", s.d as u32)
+                .with("WG", lanes as u32)
+                .with("ROWS", rows as u32)
+                .with("KEYS", STEP)
+                .with("VEC", vec4)
+                .with("CAUSAL", self.causal)
+                .with("PADDED", keys.is_some())
+                .with("CACHE", false);
+            let words = [s.t as u32, s.h as u32, blocks as u32, s.t as u32, (s.scale() as f32).to_bits()];
+            cx.dispatch(kernel, &bindings, &words, batch * s.h * blocks)?;
+        }
+        Ok(())
+    }
+
+    host_reference!();
+}
+
+impl Reference for Attention {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let (mut o, mut lse) = (HostTensor::zeros(&outputs[0]), HostTensor::zeros(&outputs[1]));
+        let Ok(s) = Sizes::of(&inputs[0].shape, self.heads) else { return vec![o, lse] };
+        let (qkv, mask) = (inputs[0].f(), inputs.get(1).map(HostTensor::u));
+        let (o_data, lse_data) = (o.f_mut(), lse.f_mut());
+        for b in 0..s.b {
+            for h in 0..s.h {
+                for t in 0..s.t {
+                    let part = |t, third| &qkv[s.at(b, t, third, h)..][..s.d];
+                    let visible: Vec<_> = s.keys(self.causal, mask, b, t).collect();
+                    let rows = visible.iter().map(|&k| (part(k, 1), part(k, 2)));
+                    let y = &mut o_data[s.out_at(b, t, h)..][..s.d];
+                    lse_data[s.row(b, h, t)] = attend(part(t, 0), T::from_f64(s.scale()), rows, y);
+                }
+            }
+        }
+        vec![o, lse]
+    }
+}

@@ -1,0 +1,97 @@
+//! The gradient of attention: probabilities are recomputed from the saved log-sum-exp.
+
+use super::{
+    attention::{Attention, STEP, Sizes, dot},
+    *,
+};
+
+/// qkv `[B,T,3C]`, o `[B,T,C]`, lse `[B,heads,T]`, dy `[B,T,C]`, and perhaps keys `[B,T]`: the gradient of qkv.
+#[derive(Debug)]
+pub(super) struct AttentionBackward(pub Attention);
+
+impl Operation for AttentionBackward {
+    fn name(&self) -> &'static str {
+        "attention_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, if inputs.len() == 4 { "ffff" } else { "ffffu" })?;
+        ensure(inputs[3] == inputs[1], || format!("a gradient of {} for {}", inputs[3].shape, inputs[1].shape))?;
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        let Ok(s) = Sizes::of(&inputs[0].shape, self.0.heads) else { return 0 };
+        // Seven products: the scores and the gradient of the probabilities on both sides, dq, dk and dv.
+        (s.b * s.h * s.t * s.t * s.d) as u64 * if self.0.causal { 7 } else { 14 }
+    }
+
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let (qkv, o, lse, dy, dqkv) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
+        let keys = (cx.inputs.len() > 4).then(|| cx.input(4));
+        let s = Sizes::of(&qkv.ty.shape, self.0.heads)?;
+        let delta = cx.scratch(s.b * s.h * s.t);
+        let (lanes, rows) = s.tile(cx, 1);
+        let blocks = s.t.div_ceil(lanes * rows);
+        for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
+            let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());
+            let narrow = |x: &Operand| x.rows(range.clone(), s.t * s.c());
+            let single = |x: &Operand| x.rows(range.clone(), s.h * s.t);
+            let vec4 = cx.vec4(s.d, &[&wide(&qkv), &wide(&dqkv), &narrow(&o), &narrow(&dy)]);
+            // The query side first: it makes delta.
+            for query in [true, false] {
+                let mut bindings = vec![wide(&qkv).read(), narrow(&dy).read(), single(&lse).read()];
+                bindings.push(if query { single(&delta).write() } else { single(&delta).read() });
+                bindings.push(wide(&dqkv).write());
+                if query {
+                    bindings.push(narrow(&o).read());
+                }
+                bindings.extend(keys.as_ref().map(|keys| keys.rows(range.clone(), s.t).read()));
+                let kernel = kernel!("attention_backward")
+                    .with("D", s.d as u32)
+                    .with("WG", lanes as u32)
+                    .with("ROWS", rows as u32)
+                    .with("OTHERS", STEP)
+                    .with("VEC", vec4)
+                    .with("CAUSAL", self.0.causal)
+                    .with("PADDED", keys.is_some())
+                    .with("QUERY", query);
+                let words = [s.t as u32, s.h as u32, blocks as u32, (s.scale() as f32).to_bits()];
+                cx.dispatch(kernel, &bindings, &words, range.len() * s.h * blocks)?;
+            }
+        }
+        Ok(())
+    }
+
+    host_reference!();
+}
+
+impl Reference for AttentionBackward {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let mut gradient = HostTensor::zeros(&outputs[0]);
+        let Ok(s) = Sizes::of(&inputs[0].shape, self.0.heads) else { return vec![gradient] };
+        let (qkv, o, lse, dy) = (inputs[0].f(), inputs[1].f(), inputs[2].f(), inputs[3].f());
+        let mask = inputs.get(4).map(HostTensor::u);
+        let scale = T::from_f64(s.scale());
+        let d = gradient.f_mut();
+        for b in 0..s.b {
+            for h in 0..s.h {
+                for t in 0..s.t {
+                    let part = |t, third| &qkv[s.at(b, t, third, h)..][..s.d];
+                    let (out, dout) = (&o[s.out_at(b, t, h)..][..s.d], &dy[s.out_at(b, t, h)..][..s.d]);
+                    let delta = dot(out, dout);
+                    for k in s.keys(self.0.causal, mask, b, t) {
+                        let p = (dot(part(t, 0), part(k, 1)) * scale - lse[s.row(b, h, t)]).exp();
+                        let ds = p * (dot(dout, part(k, 2)) - delta) * scale;
+                        for i in 0..s.d {
+                            d[s.at(b, t, 0, h) + i] += ds * part(k, 1)[i];
+                            d[s.at(b, k, 1, h) + i] += ds * part(t, 0)[i];
+                            d[s.at(b, k, 2, h) + i] += p * dout[i];
+                        }
+                    }
+                }
+            }
+        }
+        vec![gradient]
+    }
+}

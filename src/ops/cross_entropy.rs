@@ -1,0 +1,253 @@
+//! Cross-entropy of logits and labels, fused with log-softmax: no probabilities in memory.
+
+use super::*;
+
+/// The label that conventionally stands for "no label here": transformers' -100.
+pub const IGNORE: u32 = u32::MAX;
+
+/// Lanes of the row reductions where the adapter has no subgroups of one size.
+const PORTABLE_LANES: u32 = 128;
+/// Rows whose losses one workgroup adds up.
+const ROW_PART: usize = 4096;
+/// Logits that one workgroup of the gradient handles.
+const WIDTH_PART: usize = 1024;
+
+/// `logits [.., V], labels [..] -> losses [..], lse [..]`; the second is the log of the sum of the exponentials.
+#[derive(Debug)]
+struct CrossEntropyRows {
+    ignore: u32,
+}
+
+/// `logits [.., V], labels [..] -> loss [], lse [..], count [1]`; the last is the number of rows that are not ignored.
+#[derive(Debug)]
+struct CrossEntropy {
+    ignore: u32,
+}
+
+/// `logits [.., V], labels [..], lse [..], dloss, count [1] -> dlogits [.., V]`. With `rows` there is a gradient for each
+/// row, `[..]`, and no count; else one for the mean, `[]`.
+#[derive(Debug)]
+struct CrossEntropyBackward {
+    ignore: u32,
+    rows: bool,
+}
+
+/// The mean of `-log softmax(logits)[label]`, nats, over the rows whose label is not `ignore`:
+/// `logits [.., V], labels [..] u32 -> []`.
+///
+/// With nothing to count the loss is NaN and the gradient 0, as in PyTorch. Labels are to be below V (the host checks
+/// them); one that is not counts as V - 1.
+///
+/// # Errors
+/// The labels' shape is not that of the logits without the last dimension.
+pub fn cross_entropy(g: &mut dyn Recorder, logits: Tensor, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
+    record_one(g, CrossEntropy { ignore }, &[logits, labels])
+}
+
+/// `-log softmax(logits)[label]` of each row, nats, 0 where the label is `ignore`:
+/// `logits [.., V], labels [..] u32 -> [..]`. Labels as in [`cross_entropy`].
+///
+/// # Errors
+/// The labels' shape is not that of the logits without the last dimension.
+pub fn cross_entropy_rows(
+    g: &mut dyn Recorder,
+    logits: Tensor,
+    labels: Tensor,
+    ignore: u32,
+) -> Result<Tensor, OpError> {
+    record_one(g, CrossEntropyRows { ignore }, &[logits, labels])
+}
+
+/// The shape rule that both have; returns the labels' shape.
+fn rows_of(inputs: &[TensorType]) -> Result<Shape, OpError> {
+    expect(inputs, "fu")?;
+    let (logits, labels) = (&inputs[0].shape, &inputs[1].shape);
+    ensure(logits.rank() > 0 && logits.width() > 0, || "there is no last dimension to go over".into())?;
+    ensure(logits.0[..logits.rank() - 1] == labels.0, || {
+        format!("the labels are {labels}, which is not {logits} without its last dimension")
+    })?;
+    Ok(labels.clone())
+}
+
+/// Losses and log-sum-exps of the rows.
+fn lower_rows(cx: &mut Lowering<'_>, ignore: u32, losses: &Operand, lse: &Operand) -> Result<(), OpError> {
+    let (x, labels) = (cx.input(0), cx.input(1));
+    let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
+    let (kernel, _) = cx.reducing(kernel!("cross_entropy"), PORTABLE_LANES);
+    for range in cx.row_ranges(rows, width)? {
+        let [labels, losses, lse] = [&labels, losses, lse].map(|t| t.part(range.clone()));
+        let windows = [x.rows(range.clone(), width).read(), labels.read(), losses.write(), lse.write()];
+        cx.dispatch(kernel.clone(), &windows, &[width as u32, ignore], range.len())?;
+    }
+    Ok(())
+}
+
+/// The loss and the log-sum-exp of a row.
+fn reference_row<T: Real>(row: &[T], label: u32, ignore: u32) -> (T, T) {
+    let largest = row.iter().copied().fold(row[0], T::max);
+    let log_sum = row.iter().map(|&x| (x - largest).exp()).sum::<T>().ln();
+    let chosen = row[(label as usize).min(row.len() - 1)];
+    let loss = if label == ignore { T::ZERO } else { (largest - chosen) + log_sum };
+    (loss, largest + log_sum)
+}
+
+/// The losses and log-sum-exps of all rows.
+fn reference_rows<T: Real>(inputs: &[HostTensor<T>], ignore: u32) -> (Vec<T>, Vec<T>) {
+    let rows = inputs[0].f().chunks(inputs[0].shape.width());
+    rows.zip(inputs[1].u()).map(|(row, &label)| reference_row(row, label, ignore)).unzip()
+}
+
+impl Operation for CrossEntropyRows {
+    fn name(&self) -> &'static str {
+        "cross_entropy_rows"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let rows = TensorType::f32(rows_of(inputs)?);
+        Ok(vec![rows.clone(), rows])
+    }
+    fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
+        let Some(dy) = node.grads[0] else { return Ok(vec![None, None]) };
+        let op = CrossEntropyBackward { ignore: self.ignore, rows: true };
+        let dx = record_one(g, op, &[node.inputs[0], node.inputs[1], node.outputs[1], dy])?;
+        Ok(vec![Some(dx), None])
+    }
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        5 * inputs[0].elements() as u64
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let (losses, lse) = (cx.output(0), cx.output(1));
+        lower_rows(cx, self.ignore, &losses, &lse)
+    }
+    host_reference!();
+}
+impl Reference for CrossEntropyRows {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let (losses, lse) = reference_rows(&inputs, self.ignore);
+        let shape = &outputs[0].shape;
+        vec![HostTensor::floats(shape.clone(), losses), HostTensor::floats(shape.clone(), lse)]
+    }
+}
+
+impl Operation for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        let rows = rows_of(inputs)?;
+        Ok(vec![TensorType::f32([]), TensorType::f32(rows), TensorType::f32([1])])
+    }
+    fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
+        let Some(dy) = node.grads[0] else { return Ok(vec![None, None]) };
+        let (lse, count) = (node.outputs[1], node.outputs[2]);
+        let op = CrossEntropyBackward { ignore: self.ignore, rows: false };
+        let dx = record_one(g, op, &[node.inputs[0], node.inputs[1], lse, dy, count])?;
+        Ok(vec![Some(dx), None])
+    }
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        5 * inputs[0].elements() as u64
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let labels = cx.input(1);
+        let (loss, lse, count) = (cx.output(0), cx.output(1), cx.output(2));
+        let rows = labels.ty.elements();
+        let losses = cx.scratch(rows);
+        lower_rows(cx, self.ignore, &losses, &lse)?;
+        // Losses and counts are added up by parts of rows, and then over the parts.
+        let parts = rows.div_ceil(ROW_PART).max(1);
+        let (sums, counts) =
+            if parts > 1 { (cx.scratch(parts), cx.scratch(parts)) } else { (loss.clone(), count.clone()) };
+        let (kernel, _) = cx.reducing(kernel!("cross_entropy_mean"), PORTABLE_LANES);
+        let first = kernel.clone().with("FIRST", true).with("LAST", parts == 1);
+        let nan = f32::NAN.to_bits();
+        let most = (cx.max_elements() / ROW_PART).max(1);
+        for start in (0..parts).step_by(most) {
+            let end = parts.min(start + most);
+            let range = start * ROW_PART..rows.min(end * ROW_PART);
+            let params = [range.len() as u32, ROW_PART as u32, self.ignore, nan];
+            let windows = [
+                losses.part(range.clone()).read(),
+                labels.part(range).read(),
+                sums.part(start..end).write(),
+                counts.part(start..end).write(),
+            ];
+            cx.dispatch(first.clone(), &windows, &params, end - start)?;
+        }
+        if parts > 1 {
+            let windows = [sums.all().read(), counts.all().read(), loss.all().write(), count.all().write()];
+            let params = [parts as u32, parts as u32, self.ignore, nan];
+            cx.dispatch(kernel.with("FIRST", false).with("LAST", true), &windows, &params, 1)?;
+        }
+        Ok(())
+    }
+    host_reference!();
+}
+impl Reference for CrossEntropy {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let (losses, lse) = reference_rows(&inputs, self.ignore);
+        let count = inputs[1].u().iter().filter(|&&label| label != self.ignore).count();
+        let count = T::from_f64(count as f64);
+        vec![
+            HostTensor::floats([], vec![losses.into_iter().sum::<T>() / count]),
+            HostTensor::floats(outputs[1].shape.clone(), lse),
+            HostTensor::floats([1], vec![count]),
+        ]
+    }
+}
+
+impl Operation for CrossEntropyBackward {
+    fn name(&self) -> &'static str {
+        "cross_entropy_backward"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, if self.rows { "fuff" } else { "fufff" })?;
+        let rows = rows_of(&inputs[..2])?;
+        let gradient = if self.rows { rows.elements() } else { 1 };
+        ensure(inputs[3].elements() == gradient, || format!("the gradient has not {gradient} elements"))?;
+        Ok(vec![inputs[0].clone()])
+    }
+    fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
+        5 * inputs[0].elements() as u64
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let (x, labels, lse, dy, dx) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
+        let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
+        let parts = width.div_ceil(WIDTH_PART);
+        for range in cx.row_ranges(rows, width)? {
+            let mut windows = vec![
+                x.rows(range.clone(), width).read(),
+                labels.part(range.clone()).read(),
+                lse.part(range.clone()).read(),
+                if self.rows { dy.part(range.clone()) } else { dy.all() }.read(),
+                dx.rows(range.clone(), width).write(),
+            ];
+            if !self.rows {
+                windows.push(cx.input(4).all().read());
+            }
+            let params = [width as u32, parts as u32, WIDTH_PART as u32, self.ignore];
+            let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows);
+            cx.dispatch(kernel, &windows, &params, range.len() * parts)?;
+        }
+        Ok(())
+    }
+    host_reference!();
+}
+impl Reference for CrossEntropyBackward {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let width = outputs[0].shape.width();
+        let (labels, lse, dy) = (inputs[1].u(), inputs[2].f(), inputs[3].f());
+        let mut dx = Vec::with_capacity(outputs[0].elements());
+        for (i, row) in inputs[0].f().chunks(width).enumerate() {
+            if labels[i] == self.ignore {
+                dx.extend(std::iter::repeat_n(T::ZERO, width));
+                continue;
+            }
+            let chosen = (labels[i] as usize).min(width - 1);
+            let factor = if self.rows { dy[i] } else { dy[0] / inputs[4].f()[0] };
+            dx.extend(row.iter().enumerate().map(|(j, &x)| {
+                let target = if j == chosen { T::ONE } else { T::ZERO };
+                ((x - lse[i]).exp() - target) * factor
+            }));
+        }
+        vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
+    }
+}

@@ -1,0 +1,69 @@
+//! The log: one JSON object a line, one line a step.
+
+use super::TrainError;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+/// One line of the log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The step, from 1.
+    pub step: usize,
+    /// Mean loss of the step's batch, nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f32>,
+    /// Global norm of the gradient before clipping.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grad_norm: Option<f32>,
+    /// Learning rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f32>,
+    /// Loss over the whole held-out text, nats a token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eval_loss: Option<f64>,
+    /// Tokens a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+}
+
+/// A log file, or none.
+pub struct Log {
+    file: Option<(PathBuf, File)>,
+}
+
+impl Log {
+    /// Opens the log. A resumed run keeps the lines up to `resumed` steps and writes on after them.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn open(path: Option<&Path>, resumed: usize) -> Result<Self, TrainError> {
+        let Some(path) = path else { return Ok(Self { file: None }) };
+        let fail = |source| TrainError::Log { path: path.to_owned(), source };
+        let kept: String = match std::fs::read_to_string(path) {
+            Ok(text) if resumed > 0 => text
+                .lines()
+                .filter(|line| serde_json::from_str::<Record>(line).is_ok_and(|r| r.step <= resumed))
+                .map(|line| format!("{line}\n"))
+                .collect(),
+            _ => String::new(),
+        };
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(fail)?;
+        file.write_all(kept.as_bytes()).map_err(fail)?;
+        Ok(Self { file: Some((path.to_owned(), file)) })
+    }
+
+    /// Writes a line.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&mut self, record: &Record) -> Result<(), TrainError> {
+        let Some((path, file)) = &mut self.file else { return Ok(()) };
+        let mut line = serde_json::to_string(record).unwrap_or_default();
+        line.push('\n');
+        file.write_all(line.as_bytes()).map_err(|source| TrainError::Log { path: path.clone(), source })
+    }
+}

@@ -1,0 +1,17 @@
+//! Training: data, schedules, the training step as one plan, and state that survives a kill.
+//!
+//! Nothing here knows a model: it hands a function that records a loss to [`Trainer::new`].
+
+mod data;
+mod error;
+mod log;
+mod schedule;
+mod state;
+mod trainer;
+
+pub use data::{Batch, Corpus, next_tokens, read_texts, windows};
+pub use error::TrainError;
+pub use log::{Log, Record};
+pub use schedule::{Schedule, Shape as ScheduleShape};
+pub use state::{load_state, save_state};
+pub use trainer::{LossInputs, Optimizer, Outcome, ParameterType, Settings, Trainer};
