@@ -3,6 +3,7 @@
 
 mod harness;
 
+
 mod attention;
 mod cache;
 mod cross_entropy;
@@ -10,6 +11,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod gelu;
+mod gpt2;
 mod layer_norm;
 mod matmul;
 mod optimizer;

@@ -3,6 +3,10 @@
 //! The way of the data: text -> tokenizer -> ids -> model (builds a [`graph::Graph`]) -> autodiff -> plan -> dispatches.
 //! A folder uses only those listed below it.
 
+pub mod models;
+pub mod train;
+pub mod text;
+pub mod checkpoint;
 pub mod graph;
 pub mod ops;
 pub mod gpu;

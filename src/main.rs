@@ -1,3 +1,7 @@
+//! The `shaderlm` command.
+
+mod cli;
+
 fn main() {
-    println!("shaderlm {}", env!("CARGO_PKG_VERSION"));
+    std::process::exit(cli::main());
 }

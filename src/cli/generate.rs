@@ -194,7 +194,7 @@ impl Generate {
             }
         }
         generator.prompt(prompts)?;
-        self.take(&generator.tokens()?, rows, end, streaming)?;
+        self.take(generator.tokens(), rows, end, streaming)?;
         let mut chunk = 1;
         while rows.iter().any(|r| r.done.is_none()) {
             if generator.room() == 0 {
@@ -209,7 +209,7 @@ impl Generate {
                     })
                     .collect();
                 generator.restart(&tails)?;
-                self.take(&generator.tokens()?, rows, end, streaming)?;
+                self.take(generator.tokens(), rows, end, streaming)?;
                 continue;
             }
             let left = rows.iter().filter(|r| r.done.is_none()).map(|r| self.max_tokens - r.ids.len()).max().unwrap_or(0);
@@ -217,7 +217,7 @@ impl Generate {
             let start = Instant::now();
             generator.decode(count)?;
             let each = start.elapsed() / count as u32;
-            self.take(&generator.tokens()?, rows, end, streaming)?;
+            self.take(generator.tokens(), rows, end, streaming)?;
             chunk = ((bound.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize).clamp(1, 64);
         }
         Ok(())

@@ -33,7 +33,8 @@ struct TrainTokenizer {
 impl TokenizerCommand {
     pub fn run(self) -> CliResult {
         let What::Train(args) = self.command;
-        train_bpe(&args.data, args.vocab, &args.out)?;
+        let tokens = train_bpe(&args.data, args.vocab, &args.out)?;
+        println!("{tokens} tokens in {}", args.out.display());
         Ok(())
     }
 }

@@ -197,12 +197,7 @@ impl TrainGpt2 {
             }
         }
         let state_file = self.out.join("state.safetensors");
-        if state_file.exists() && !self.resume && !self.overwrite {
-            return refuse(format!(
-                "--out {}: it holds a run already; give --resume to go on with it, --overwrite to replace it, or another folder",
-                self.out.display()
-            ));
-        }
+        self.check_folder(&state_file)?;
         let init = self.init.as_deref().map(Model::open).transpose()?;
         let texts = read_texts(&self.data)?;
         let eval_texts = read_texts(&self.eval_data)?;
@@ -229,6 +224,10 @@ impl TrainGpt2 {
         };
         let mut trainer = Trainer::new(&mut engine, &types, &loss, settings.clone())?;
         let mut first = 0;
+        if self.overwrite && state_file.exists() {
+            // Gone before the new run's first checkpoint, so that --resume never mixes two runs.
+            std::fs::remove_file(&state_file).map_err(|e| format!("{}: {e}", state_file.display()))?;
+        }
         if self.resume && state_file.exists() {
             first = load_state(&state_file, &mut engine, trainer.state(), &fingerprint)?;
         } else if self.resume {
@@ -236,6 +235,10 @@ impl TrainGpt2 {
         }
         let mut run = Run { args: &self, config: &config, tokenizer: &tokenizer, fingerprint, settings };
         // A folder that cannot be written is found now, not after an hour.
+        std::fs::create_dir_all(&self.out).map_err(|e| format!("--out {}: {e}", self.out.display()))?;
+        if first == 0 {
+            run.save_state(&engine, &trainer, 0)?;
+        }
         run.save_model(&engine)?;
         if self.stats {
             let s = trainer.stats();
@@ -256,6 +259,24 @@ impl TrainGpt2 {
         run.steps(&mut engine, &mut trainer, &corpus, first)?;
         engine.save_pipelines();
         Ok(())
+    }
+
+    /// Refuses to write over what --out holds.
+    fn check_folder(&self, state_file: &Path) -> CliResult {
+        let place = self.out.display();
+        if self.overwrite {
+            return Ok(());
+        }
+        match (state_file.exists(), self.out.join("model.safetensors").exists()) {
+            (true, _) if !self.resume => refuse(format!(
+                "--out {place}: it holds a run already; give --resume to go on with it, --overwrite to replace it, or another folder"
+            )),
+            (false, true) if self.resume => refuse(format!(
+                "--resume: {place} holds a model but no state.safetensors to go on from; give --init {place} and another --out"
+            )),
+            (false, true) => refuse(format!("--out {place}: it holds a model already; give --overwrite to replace it, or another folder")),
+            _ => Ok(()),
+        }
     }
 
     fn make_tokenizer(

@@ -1,10 +1,10 @@
 //! Generation: the prompt in one pass, then decoding as one plan whose cache, positions, tokens and random state stay on
 //! the device, so that several tokens can be queued without waiting for the host.
 
-use super::{Gpt2Config, gpt2::{Context, Gpt2}};
+use super::{Gpt2Config, gpt2::{Context, Gpt2, cache_name}};
 use crate::{
     graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats},
-    ops::{self, HostTensor, OpError, Recorder, Tensor, TensorType},
+    ops::{self, HostTensor, OpError, Tensor, TensorType},
 };
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub struct Generator<'a> {
     decode: Plan,
     /// Tokens sampled so far, a row.
     sampled: usize,
+    /// Those of them that have been read back.
+    texts: Vec<Vec<u32>>,
     longest: usize,
     /// What it has taken so far.
     pub stats: GenerationStats,
@@ -74,6 +76,11 @@ impl<'a> Generator<'a> {
         capacity: usize,
         sampling: Sampling,
     ) -> Result<Self, GraphError> {
+        // An earlier generation may have left its own, of other sizes.
+        for name in [TOKENS, POSITIONS, RNG, HISTORY, SEEN] {
+            engine.remove(name);
+        }
+        (0..config.n_layer).for_each(|layer| engine.remove(&cache_name(layer)));
         let mut g = Graph::new();
         let state = State::record(&mut g, config, batch, capacity, &sampling)?;
         let ids = ops::reshape(&mut g, state.tokens, [batch, 1])?;
@@ -85,7 +92,7 @@ impl<'a> Generator<'a> {
         state.choose(&mut g, logits, &sampling)?;
         let decode = engine.compile(g, &[], &PlanOptions::default())?;
         let stats = GenerationStats { plan: decode.stats(), ..GenerationStats::default() };
-        Ok(Self { engine, config, sampling, batch, capacity, decode, sampled: 0, longest: 0, stats })
+        Ok(Self { engine, config, sampling, batch, capacity, decode, sampled: 0, texts: vec![Vec::new(); batch], longest: 0, stats })
     }
 
     /// Processes the prompts, one a row, none empty, and samples the first token of each.
@@ -132,7 +139,7 @@ impl<'a> Generator<'a> {
         }
         plan.run(self.engine)?;
         plan.wait()?;
-        self.sampled += 1;
+        self.take(1)?;
         self.longest = time + 1;
         self.stats.prompt_tokens += prompts.iter().map(Vec::len).sum::<usize>();
         self.stats.prompt_time += start.elapsed();
@@ -147,7 +154,7 @@ impl<'a> Generator<'a> {
         let start = Instant::now();
         self.decode.run_times(self.engine, count)?;
         self.decode.wait()?;
-        self.sampled += count;
+        self.take(count)?;
         self.longest += count;
         self.stats.decoded_tokens += count * self.batch;
         self.stats.decode_time += start.elapsed();
@@ -174,12 +181,19 @@ impl<'a> Generator<'a> {
     }
 
     /// All tokens sampled so far, a row each.
-    ///
-    /// # Errors
-    /// A fault of the device.
-    pub fn tokens(&self) -> Result<Vec<Vec<u32>>, GraphError> {
-        let Some(history) = self.engine.get(HISTORY)? else { return Ok(vec![Vec::new(); self.batch]) };
-        Ok(history.u().chunks(history.shape.width()).map(|row| row[..self.sampled.min(row.len())].to_vec()).collect())
+    pub fn tokens(&self) -> &[Vec<u32>] {
+        &self.texts
+    }
+
+    /// Reads the `count` newest tokens of each row from the device's ring.
+    fn take(&mut self, count: usize) -> Result<(), GraphError> {
+        let Some(history) = self.engine.get(HISTORY)? else { return Ok(()) };
+        let width = history.shape.width();
+        for (text, ring) in self.texts.iter_mut().zip(history.u().chunks(width)) {
+            text.extend((self.sampled..self.sampled + count).map(|step| ring[step % width]));
+        }
+        self.sampled += count;
+        Ok(())
     }
 }
 

@@ -108,6 +108,11 @@ pub fn parameters(config: &Gpt2Config) -> Vec<Parameter> {
     all
 }
 
+/// The variable that holds a block's keys and values during decoding.
+pub(super) fn cache_name(layer: usize) -> String {
+    format!("cache.{layer}")
+}
+
 impl<'a> Gpt2<'a> {
     /// The model as it is used, without dropout.
     pub fn new(config: &'a Gpt2Config) -> Self {
@@ -178,7 +183,7 @@ impl<'a> Gpt2<'a> {
         let qkv = self.linear(g, x, &format!("{name}.c_attn"), 3 * self.config.n_embd)?;
         let batch = g.ty(x).shape.0[0];
         let cache = |g: &mut Graph, capacity| {
-            g.variable(&format!("cache.{layer}"), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
+            g.variable(&cache_name(layer), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
         };
         let y = match context {
             Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys })?,

@@ -1,0 +1,142 @@
+//! Times GPT-2's forward pass and training step (forward, loss, backward, clipping, AdamW) with random weights, a JSON line
+//! a repetition: `cargo bench --bench train_step -- [--mode forward|train|all] [--vocab 4096] [--paced] ...`.
+
+use clap::{Parser, ValueEnum};
+use shaderlm::{
+    graph::{Engine, EngineOptions, Graph, PlanOptions},
+    models::{Gpt2Config, gpt2::{Context, Gpt2, parameters}, initialise},
+    ops::{HostTensor, TensorType},
+    train::{Batch, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
+};
+use std::{error::Error, io::BufRead, time::Instant};
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Mode {
+    Forward,
+    Train,
+    All,
+}
+
+#[derive(Parser)]
+#[command(about = "Times a GPT-2 on the adapter, a JSON line a repetition")]
+struct Args {
+    #[arg(long, default_value_t = 4096)]
+    vocab: usize,
+    #[arg(long, default_value_t = 128)]
+    context: usize,
+    #[arg(long, default_value_t = 256)]
+    width: usize,
+    #[arg(long, default_value_t = 4)]
+    layers: usize,
+    #[arg(long, default_value_t = 4)]
+    heads: usize,
+    #[arg(long, default_value_t = 4)]
+    batch: usize,
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    #[arg(long, value_enum, default_value = "all")]
+    mode: Mode,
+    /// Wait for a line on standard input before each repetition, so that a caller can alternate engines within one run;
+    /// ends at end of input. A line {"what":..,"ready":true} follows the warm-up.
+    #[arg(long)]
+    paced: bool,
+    /// Given by cargo bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+impl Args {
+    fn config(&self) -> Gpt2Config {
+        Gpt2Config {
+            vocab_size: self.vocab,
+            n_positions: self.context,
+            n_embd: self.width,
+            n_layer: self.layers,
+            n_head: self.heads,
+            ..Gpt2Config::default()
+        }
+    }
+
+    /// Runs `work` twice untimed, then once a repetition.
+    fn time(&self, what: &str, mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
+        for _ in 0..2 {
+            work()?;
+        }
+        if self.paced {
+            println!("{}", serde_json::json!({ "what": what, "ready": true }));
+        }
+        let mut lines = std::io::stdin().lock().lines();
+        for repetition in 0.. {
+            if self.paced {
+                if lines.next().transpose()?.is_none() {
+                    break;
+                }
+            } else if repetition == self.repeats {
+                break;
+            }
+            let start = Instant::now();
+            work()?;
+            println!("{}", serde_json::json!({ "what": what, "ms": start.elapsed().as_secs_f64() * 1e3 }));
+        }
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
+    let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
+    eprintln!("{}", engine.device_name());
+    let config = args.config();
+    initialise(&config, &mut engine, 1)?;
+    let shape = [args.batch, args.context];
+    let ids: Vec<u32> = (0..args.batch * args.context).map(|i| (i * 7919 % args.vocab) as u32).collect();
+
+    if args.mode != Mode::Train {
+        let mut g = Graph::new();
+        let input = g.input("ids", TensorType::u32(shape));
+        let gpt2 = Gpt2::new(&config);
+        let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
+        let logits = gpt2.head(&mut g, states[states.len() - 1])?;
+        let mut plan = engine.compile(g, &[logits], &PlanOptions::default())?;
+        plan.set(input, HostTensor::uints(shape, ids.clone()))?;
+        eprintln!("forward: {:?}", plan.stats());
+        args.time("forward", || {
+            plan.run(&mut engine)?;
+            plan.wait()?;
+            Ok(())
+        })?;
+    }
+    if args.mode != Mode::Forward {
+        let types: Vec<_> =
+            parameters(&config).into_iter().map(|p| ParameterType { name: p.name, shape: p.shape }).collect();
+        let schedule = Schedule { shape: ScheduleShape::Constant, peak: 1e-4, min: 0.0, warmup: 0, steps: 1000 };
+        let settings = Settings {
+            batch: args.batch,
+            accumulate: 1,
+            context: args.context,
+            optimizer: Optimizer::Adamw,
+            schedule,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: 1.0,
+            seed: 1,
+        };
+        let loss = |g: &mut Graph, inputs: &shaderlm::train::LossInputs| {
+            Gpt2::new(&config).loss(g, inputs.ids, inputs.targets, None)
+        };
+        let mut trainer = Trainer::new(&mut engine, &types, &loss, settings)?;
+        eprintln!("train: {:?}", trainer.stats());
+        let targets = ids.iter().map(|id| (id + 7919) % args.vocab as u32).collect();
+        let batch = [Batch { ids, targets }];
+        let mut step = 0;
+        args.time("train", || {
+            trainer.step(&mut engine, step, &batch)?;
+            step += 1;
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

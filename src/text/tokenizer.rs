@@ -1,0 +1,191 @@
+//! Tokenizers: Hugging Face's, and three that need no file.
+
+use super::{END_OF_TEXT, TextError, gpt2};
+use std::{collections::BTreeSet, fs, path::Path};
+use tokenizers::Tokenizer as Inner;
+
+/// Texts beyond this many bytes are cut and encoded in parallel.
+const LONG: usize = 1 << 16;
+
+/// A tokenizer.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    /// Takes special tokens in a text as text.
+    inner: Inner,
+    vocab_size: usize,
+    end_of_text: Option<u32>,
+    /// Whether a text may be cut at the end of a line without changing its tokens.
+    divisible: bool,
+    /// Whether every text can be written: a byte-level alphabet.
+    complete: bool,
+}
+
+impl Tokenizer {
+    /// From `tokenizer.json` in `folder`, or its `vocab.json` and `merges.txt`.
+    ///
+    /// # Errors
+    /// There is neither, or a file is damaged.
+    pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
+        let json = folder.join("tokenizer.json");
+        if json.exists() {
+            return Self::from_file(&json);
+        }
+        let (vocabulary, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+        if !vocabulary.exists() || !merges.exists() {
+            return Err(TextError::damaged(
+                folder.display(),
+                "there is no tokenizer in it: neither tokenizer.json nor vocab.json with merges.txt",
+            ));
+        }
+        let map = serde_json::from_str(&read(&vocabulary)?).map_err(|e| TextError::damaged(vocabulary.display(), e))?;
+        Self::from_json(&gpt2::from_files(map, &read(&merges)?), merges.display())
+    }
+
+    /// From a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// It is missing or damaged.
+    pub fn from_file(path: &Path) -> Result<Self, TextError> {
+        Self::parse(read(path)?.as_bytes(), path.display())
+    }
+
+    /// From the contents of a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// They are damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, TextError> {
+        Self::parse(bytes, "tokenizer.json")
+    }
+
+    /// One token a byte, and the end of text: 257 tokens that can write any text.
+    ///
+    /// # Errors
+    /// None, as long as the tokenizers crate reads its own format.
+    pub fn bytes() -> Result<Self, TextError> {
+        Self::from_json(&gpt2::bytes(), "bytes")
+    }
+
+    /// One token for each character that occurs in `text`, by code point. Other characters cannot be encoded.
+    ///
+    /// # Errors
+    /// `text` is empty.
+    pub fn chars(text: &str) -> Result<Self, TextError> {
+        let characters: BTreeSet<char> = text.chars().collect();
+        if characters.is_empty() {
+            return Err(TextError::damaged("chars", "the text is empty"));
+        }
+        Self::from_json(&gpt2::characters(characters.into_iter()), "chars")
+    }
+
+    /// GPT-2's 50,257 tokens.
+    ///
+    /// # Errors
+    /// None, as long as the tokenizers crate reads its own format.
+    pub fn gpt2() -> Result<Self, TextError> {
+        Self::from_json(&gpt2::gpt2(), "gpt2")
+    }
+
+    fn from_json(value: &serde_json::Value, place: impl ToString) -> Result<Self, TextError> {
+        Self::parse(value.to_string().as_bytes(), place)
+    }
+
+    fn parse(bytes: &[u8], place: impl ToString) -> Result<Self, TextError> {
+        // Looked at before the crate does, which takes some damage for an empty vocabulary.
+        let value: serde_json::Value = serde_json::from_slice(bytes)
+            .map_err(|e| TextError::damaged(place.to_string(), format!("it is not JSON: {e}")))?;
+        let mut inner = Inner::from_bytes(bytes).map_err(|e| TextError::damaged(place.to_string(), e))?;
+        inner.set_encode_special_tokens(true);
+        let vocabulary = inner.get_vocab(true);
+        let Some(last) = vocabulary.values().max() else {
+            return Err(TextError::damaged(place.to_string(), "it has no tokens"));
+        };
+        let kind = |part: &str| value[part]["type"].as_str().map(str::to_owned);
+        let byte_level = kind("pre_tokenizer").as_deref() == Some("ByteLevel");
+        let characters = value["pre_tokenizer"].is_null() && value["model"]["merges"].as_array().is_some_and(Vec::is_empty);
+        Ok(Self {
+            vocab_size: *last as usize + 1,
+            end_of_text: vocabulary.get(END_OF_TEXT).copied(),
+            divisible: value["normalizer"].is_null()
+                && (characters || (byte_level && value["pre_tokenizer"]["add_prefix_space"] == false)),
+            complete: !characters,
+            inner,
+        })
+    }
+
+    /// The tokens of `text`. What looks like a special token in it is text, unless `special`.
+    ///
+    /// # Errors
+    /// A tokenizer of characters does not have one of them.
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
+        if !self.complete
+            && let Some(character) = text.chars().find(|c| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none())
+        {
+            return Err(TextError::Character { character });
+        }
+        let fail = |e: tokenizers::Error| TextError::damaged("tokenizer", e);
+        if special {
+            let mut inner = self.inner.clone();
+            inner.set_encode_special_tokens(false);
+            return Ok(inner.encode_fast(text, false).map_err(fail)?.get_ids().to_vec());
+        }
+        if self.divisible && text.len() > LONG {
+            let parts = self.inner.encode_batch_fast(cut(text), false).map_err(fail)?;
+            return Ok(parts.iter().flat_map(|part| part.get_ids()).copied().collect());
+        }
+        Ok(self.inner.encode_fast(text, false).map_err(fail)?.get_ids().to_vec())
+    }
+
+    /// The text of `ids`, special tokens written out. Bytes that are no UTF-8 become U+FFFD.
+    ///
+    /// # Errors
+    /// An id is no token.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
+        if let Some(&id) = ids.iter().find(|&&id| self.inner.id_to_token(id).is_none()) {
+            return Err(TextError::Token { id, last: self.vocab_size - 1 });
+        }
+        self.inner.decode(ids, false).map_err(|e| TextError::damaged("tokenizer", e))
+    }
+
+    /// The highest id, plus one.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token between texts, if there is one.
+    pub fn end_of_text(&self) -> Option<u32> {
+        self.end_of_text
+    }
+
+    /// Whether `id` is a token.
+    pub fn has(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some()
+    }
+
+    /// Its `tokenizer.json`.
+    ///
+    /// # Errors
+    /// None, as long as the tokenizers crate can write what it has read.
+    pub fn to_json(&self) -> Result<String, TextError> {
+        self.inner.to_string(true).map_err(|e| TextError::damaged("tokenizer", e))
+    }
+}
+
+fn read(path: &Path) -> Result<String, TextError> {
+    let bytes = fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|e| TextError::damaged(path.display(), format!("it is not UTF-8: {e}")))
+}
+
+/// Cuts `text` into parts of about [`LONG`] bytes after a line's end that stands alone: between other white space, GPT-2's
+/// pattern (`\s+(?!\S)`) would see the cut.
+pub(super) fn cut(text: &str) -> Vec<&str> {
+    let (bytes, mut parts, mut start) = (text.as_bytes(), Vec::new(), 0);
+    for at in 1..bytes.len().saturating_sub(1) {
+        let alone = bytes[at] == b'\n' && bytes[at - 1].is_ascii_graphic() && bytes[at + 1].is_ascii_graphic();
+        if alone && at + 1 - start >= LONG {
+            parts.push(&text[start..=at]);
+            start = at + 1;
+        }
+    }
+    parts.push(&text[start..]);
+    parts
+}
