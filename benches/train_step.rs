@@ -3,12 +3,12 @@
 
 use clap::{Parser, ValueEnum};
 use shaderlm::{
-    graph::{Engine, EngineOptions, Graph, PlanOptions},
+    graph::{DispatchTime, Engine, EngineOptions, Graph, PlanOptions},
     models::{Gpt2Config, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, TensorType},
     train::{Batch, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
 };
-use std::{error::Error, io::BufRead, time::Instant};
+use std::{collections::BTreeMap, error::Error, io::BufRead, time::Instant};
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Mode {
@@ -40,6 +40,9 @@ struct Args {
     /// ends at end of input. A line {"what":..,"ready":true} follows the warm-up.
     #[arg(long)]
     paced: bool,
+    /// Print where the time of a step goes, by kernel, instead of timing it.
+    #[arg(long)]
+    profile: bool,
     /// Given by cargo bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -80,6 +83,23 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// A row a kernel variant, the longest first. Short dispatches are overstated: each is submitted and waited for by itself.
+fn print_profile(times: &[DispatchTime]) {
+    let mut rows: BTreeMap<&str, (usize, f64, u64)> = BTreeMap::new();
+    for t in times {
+        let row = rows.entry(&t.kernel).or_default();
+        *row = (row.0 + 1, row.1 + t.time.as_secs_f64() * 1e3, row.2 + t.flops);
+    }
+    let total: f64 = rows.values().map(|row| row.1).sum();
+    let mut rows: Vec<_> = rows.into_iter().collect();
+    rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
+    println!("{:>6} {:>9} {:>6} {:>9}  kernel", "calls", "ms", "share", "GFLOP/s");
+    for (kernel, (calls, ms, flops)) in rows {
+        println!("{calls:>6} {ms:>9.2} {:>5.1}% {:>9.2}  {kernel}", 100.0 * ms / total, flops as f64 / ms / 1e6);
+    }
+    println!("{:>6} {total:>9.2}", times.len());
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -132,6 +152,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let targets = ids.iter().map(|id| (id + 7919) % args.vocab as u32).collect();
         let batch = [Batch { ids, targets }];
         let mut step = 0;
+        if args.profile {
+            for step in 0..2 {
+                trainer.step(&mut engine, step, &batch)?;
+            }
+            print_profile(&trainer.profile()?);
+            return Ok(());
+        }
         args.time("train", || {
             trainer.step(&mut engine, step, &batch)?;
             step += 1;

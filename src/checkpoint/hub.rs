@@ -39,7 +39,7 @@ pub fn resolve_model(model: &str) -> Result<PathBuf, CheckpointError> {
         return Err(fail("there is no such folder".into()));
     }
     let repository = Repository { owner, name, revision, offline: offline() };
-    repository.download().map_err(|error| fail(explained(&error, repository.offline)))
+    repository.download().map_err(|error| fail(explained(&error, &repository)))
 }
 
 /// Whether the environment forbids connections, as Python's huggingface_hub reads it.
@@ -106,6 +106,15 @@ fn absent(error: &HFError) -> bool {
     matches!(error, HFError::EntryNotFound { .. } | HFError::LocalEntryNotFound { .. })
 }
 
+/// Whether the Hub says that there is no such repository; to somebody without a token it says 401.
+fn unknown(error: &HFError) -> bool {
+    match error {
+        HFError::RepoNotFound { .. } => true,
+        HFError::AuthRequired { context } => context.error_code.as_deref() == Some("RepoNotFound"),
+        _ => false,
+    }
+}
+
 /// The files that an index names. What is wrong with it is said when the folder is opened.
 fn shards(index: &Path) -> Vec<String> {
     let value: serde_json::Value =
@@ -124,18 +133,21 @@ fn shards(index: &Path) -> Vec<String> {
 }
 
 /// What to do about a failed download.
-fn explained(error: &HFError, offline: bool) -> String {
+fn explained(error: &HFError, repository: &Repository<'_>) -> String {
+    let Repository { revision, offline, .. } = *repository;
     match error {
         HFError::LocalEntryNotFound { .. } if offline => {
             format!("it is not in the Hub's cache, and HF_HUB_OFFLINE forbids to download it ({error})")
         }
-        HFError::RepoNotFound { .. } => {
+        error if unknown(error) => {
             "there is no such folder and no such repository on the Hub, or it is private: check the name, or set HF_TOKEN".into()
         }
         HFError::RevisionNotFound { revision, .. } => format!("the repository has no revision {revision}"),
-        HFError::EntryNotFound { path, .. } => {
-            format!("the repository has no {path}; only models with config.json and safetensors weights can be loaded")
-        }
+        // The client does not tell a missing file from a missing repository or revision here.
+        HFError::EntryNotFound { path, .. } => format!(
+            "there is no {path} at revision {revision}: check name and revision; only repositories with config.json and \
+             safetensors weights can be loaded"
+        ),
         HFError::AuthRequired { .. } | HFError::Forbidden { .. } => {
             format!("the Hub wants a token that may read it: accept its terms there, and set HF_TOKEN ({error})")
         }

@@ -36,3 +36,12 @@ pub fn number_in(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + 
         }
     }
 }
+
+/// Prints a line to standard output. Work that takes long goes on when nobody reads it any more.
+macro_rules! say {
+    ($($arg:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout(), $($arg)*);
+    }};
+}
+pub(crate) use say;

@@ -6,7 +6,7 @@ use super::{
 };
 use shaderlm::{
     models::{
-        Model,
+        Model, ModelError,
         generate::{GenerationStats, Generator, Sampling},
     },
     text::{TextStream, Tokenizer},
@@ -34,9 +34,9 @@ pub struct Generate {
     /// A folder, or a repository of the Hub such as openai-community/gpt2; by default the model in this program
     #[arg(long, value_name = "DIR|REPO")]
     model: Option<String>,
-    /// Most tokens to write
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    max_tokens: usize,
+    /// Most tokens to write; 200 by default, or what the model's context has room for
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
     /// Divides the logits: below 1 is safer, above 1 is wilder, 0 takes the likeliest token
     #[arg(long, value_name = "T", default_value_t = 0.8, value_parser = number_in(0.0, 1000.0))]
     temperature: f32,
@@ -82,26 +82,41 @@ const LONGEST: Duration = Duration::from_millis(250);
 /// One text of the batch.
 struct Row<'a> {
     ids: Vec<u32>,
-    stream: TextStream<'a>,
+    /// `None` without a tokenizer: ids are written instead.
+    stream: Option<TextStream<'a>>,
     text: String,
     done: Option<&'static str>,
+}
+
+/// What ends a text.
+struct Limits {
+    max_tokens: usize,
+    /// The end-of-text token.
+    end: Option<u32>,
 }
 
 impl Generate {
     pub fn run(self) -> CliResult {
         let model = Model::chosen(self.model.as_deref())?;
-        let tokenizer = model.tokenizer()?;
-        let prompts = self.encoded_prompts(&tokenizer, model.config.vocab_size)?;
-        if self.max_tokens == 0 {
-            return refuse("--max-tokens 0: there is nothing to write");
-        }
+        let tokenizer = match model.tokenizer() {
+            Ok(tokenizer) => Some(tokenizer),
+            // Ids go in, ids come out.
+            Err(ModelError::Text(_)) if !self.ids.is_empty() => None,
+            Err(error @ ModelError::Text(_)) => return refuse(format!("{error}; without one give --ids")),
+            Err(error) => return Err(error.into()),
+        };
+        let prompts = self.encoded_prompts(tokenizer.as_ref(), model.config.vocab_size)?;
         let context = model.config.n_positions;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-        if longest > context || (!self.slide && longest + self.max_tokens > context + 1) {
+        let room = if self.slide { usize::MAX } else { (context + 1).saturating_sub(longest) };
+        let max_tokens = self.max_tokens.unwrap_or(200.min(room));
+        if self.max_tokens == Some(0) {
+            return refuse("--max-tokens 0: there is nothing to write");
+        }
+        if longest > context || max_tokens > room {
             return refuse(format!(
-                "the prompt's {longest} tokens and --max-tokens {} are more than the model's context of {context}; \
+                "the prompt's {longest} tokens and --max-tokens {max_tokens} are more than the model's context of {context}; \
                  give a shorter prompt, a smaller --max-tokens, or --slide",
-                self.max_tokens
             ));
         }
         let mut engine = self.device.engine()?;
@@ -113,19 +128,20 @@ impl Generate {
             repetition_penalty: self.repetition_penalty,
             seed: self.seed.unwrap_or_else(clock_seed),
         };
-        let capacity = context.min(longest + self.max_tokens);
+        let capacity = context.min(longest + max_tokens);
         let mut rows: Vec<_> = prompts
             .iter()
             .map(|_| Row {
                 ids: Vec::new(),
-                stream: TextStream::new(&tokenizer, self.stop.clone()),
+                stream: tokenizer.as_ref().map(|t| TextStream::new(t, self.stop.clone())),
                 text: String::new(),
                 done: None,
             })
             .collect();
         let stats = {
             let mut generator = Generator::new(&mut engine, &model.config, prompts.len(), capacity, sampling)?;
-            self.write(&mut generator, &prompts, &mut rows, tokenizer.end_of_text())?;
+            let end = tokenizer.as_ref().and_then(Tokenizer::end_of_text);
+            self.write(&mut generator, &prompts, &mut rows, &Limits { max_tokens, end })?;
             generator.stats
         };
         self.finish(&prompts, &rows, sampling.seed)?;
@@ -136,7 +152,7 @@ impl Generate {
         Ok(())
     }
 
-    fn encoded_prompts(&self, tokenizer: &Tokenizer, vocab: usize) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
+    fn encoded_prompts(&self, tokenizer: Option<&Tokenizer>, vocab: usize) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
         if !self.ids.is_empty() {
             if let Some(id) = self.ids.iter().find(|id| **id as usize >= vocab) {
                 return refuse(format!("--ids: {id} is no token; the vocabulary has ids 0 to {}", vocab - 1));
@@ -162,6 +178,7 @@ impl Generate {
         if texts.is_empty() || texts.iter().any(String::is_empty) {
             return refuse("the prompt is empty; give some text to continue, or --ids");
         }
+        let Some(tokenizer) = tokenizer else { return refuse("without a tokenizer give --ids") };
         let mut prompts = Vec::new();
         for text in &texts {
             let ids = tokenizer.encode(text, self.special_tokens)?;
@@ -181,7 +198,7 @@ impl Generate {
         generator: &mut Generator<'_>,
         prompts: &[Vec<u32>],
         rows: &mut [Row<'_>],
-        end: Option<u32>,
+        limits: &Limits,
     ) -> CliResult {
         let streaming = !self.json && rows.len() == 1;
         let bound = if streaming && std::io::stdout().is_terminal() { SMOOTH } else { LONGEST };
@@ -194,7 +211,7 @@ impl Generate {
             }
         }
         generator.prompt(prompts)?;
-        self.take(generator.tokens(), rows, end, streaming)?;
+        self.take(generator.tokens(), rows, limits, streaming)?;
         let mut chunk = 1;
         while rows.iter().any(|r| r.done.is_none()) {
             if generator.room() == 0 {
@@ -209,22 +226,22 @@ impl Generate {
                     })
                     .collect();
                 generator.restart(&tails)?;
-                self.take(generator.tokens(), rows, end, streaming)?;
+                self.take(generator.tokens(), rows, limits, streaming)?;
                 continue;
             }
-            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| self.max_tokens - r.ids.len()).max().unwrap_or(0);
+            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
             let count = chunk.min(left).min(generator.room()).max(1);
             let start = Instant::now();
             generator.decode(count)?;
             let each = start.elapsed() / count as u32;
-            self.take(generator.tokens(), rows, end, streaming)?;
+            self.take(generator.tokens(), rows, limits, streaming)?;
             chunk = ((bound.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize).clamp(1, 64);
         }
         Ok(())
     }
 
     /// Takes the tokens that have come since the last time.
-    fn take(&self, tokens: &[Vec<u32>], rows: &mut [Row<'_>], end: Option<u32>, streaming: bool) -> CliResult {
+    fn take(&self, tokens: &[Vec<u32>], rows: &mut [Row<'_>], limits: &Limits, streaming: bool) -> CliResult {
         let mut out = std::io::stdout().lock();
         for (row, tokens) in rows.iter_mut().zip(tokens) {
             for &id in &tokens[row.ids.len().min(tokens.len())..] {
@@ -232,23 +249,26 @@ impl Generate {
                     break;
                 }
                 row.ids.push(id);
-                if Some(id) == end {
+                if Some(id) == limits.end {
                     row.done = Some("end of text");
                     break;
                 }
-                let text = row.stream.push(id)?;
+                let text = match &mut row.stream {
+                    Some(stream) => stream.push(id)?,
+                    None => format!("{}{id}", if row.ids.len() > 1 { "," } else { "" }),
+                };
                 row.text.push_str(&text);
                 if streaming {
                     write!(out, "{text}")?;
                 }
-                if row.stream.stopped() {
+                if row.stream.as_ref().is_some_and(TextStream::stopped) {
                     row.done = Some("stop text");
-                } else if row.ids.len() >= self.max_tokens {
+                } else if row.ids.len() >= limits.max_tokens {
                     row.done = Some("length");
                 }
             }
             if row.done.is_some_and(|why| why != "stop text") {
-                let text = row.stream.finish();
+                let text = row.stream.as_mut().map(TextStream::finish).unwrap_or_default();
                 row.text.push_str(&text);
                 if streaming {
                     write!(out, "{text}")?;

@@ -46,6 +46,7 @@ enum Command {
 
 /// Parses the arguments, runs the subcommand, and returns the exit code: 0, 1 for a fault, 2 for wrong usage.
 pub fn main() -> i32 {
+    quiet_driver();
     let result = match Cli::parse().command {
         Command::Generate(args) => args.run(),
         Command::Train(args) => args.run(),
@@ -64,6 +65,15 @@ pub fn main() -> i32 {
             eprintln!("error: {error}");
             1
         }
+    }
+}
+
+/// Mesa's device selection asks the display server, and without one its library prints an error of no consequence.
+fn quiet_driver() {
+    let unset = |name| std::env::var_os(name).is_none();
+    if cfg!(target_os = "linux") && unset("XDG_RUNTIME_DIR") && unset("MESA_VK_DEVICE_SELECT") {
+        // Safety: nothing has been started yet, so that there is no other thread.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

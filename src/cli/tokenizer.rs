@@ -1,6 +1,6 @@
 //! `shaderlm tokenizer`
 
-use super::CliResult;
+use super::{CliResult, common::say};
 use shaderlm::text::train_bpe;
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ impl TokenizerCommand {
     pub fn run(self) -> CliResult {
         let What::Train(args) = self.command;
         let tokens = train_bpe(&args.data, args.vocab, &args.out)?;
-        println!("{tokens} tokens in {}", args.out.display());
+        say!("{tokens} tokens in {}", args.out.display());
         Ok(())
     }
 }

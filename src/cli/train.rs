@@ -2,7 +2,7 @@
 
 use super::{
     CliResult,
-    common::{DeviceArgs, number_in, refuse},
+    common::{say, DeviceArgs, number_in, refuse},
 };
 use clap::{ArgAction, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -21,7 +21,7 @@ use shaderlm::{
     },
 };
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -424,7 +424,7 @@ impl Run<'_> {
                 })?);
                 record.eval_loss = held_out;
                 bar.suspend(|| {
-                    println!("step {done}: loss {:.4}, held-out loss {:.4}", outcome.loss, held_out.unwrap_or_default());
+                    say!("step {done}: loss {:.4}, held-out loss {:.4}", outcome.loss, held_out.unwrap_or_default());
                 });
             }
             log.write(&record)?;
@@ -447,12 +447,11 @@ impl Run<'_> {
         }
         bar.finish_and_clear();
         if saved.is_none() && done == first {
-            println!("nothing to do: {} steps are done already", first);
+            say!("nothing to do: {} steps are done already", first);
         } else if done < args.steps {
-            println!("stopped and saved at step {done} of {}; --resume goes on", args.steps);
+            say!("stopped and saved at step {done} of {}; --resume goes on", args.steps);
         } else {
-            let _ = writeln!(
-                std::io::stdout(),
+            say!(
                 "{} steps done: loss {last_loss:.4}{}; model in {}",
                 args.steps,
                 held_out.map(|e| format!(", held-out loss {e:.4}")).unwrap_or_default(),

@@ -17,6 +17,6 @@ pub use autodiff::gradients;
 pub use engine::{Engine, EngineOptions};
 pub use error::GraphError;
 pub use host::{Evaluate, evaluate};
-pub use plan::{Plan, PlanOptions, PlanStats};
+pub use plan::{DispatchTime, Plan, PlanOptions, PlanStats};
 pub use record::{Graph, Leaf, Node, Source};
-pub use report::{Row, dot, rows};
+pub use report::{Row, dot, kernels, rows};

@@ -12,7 +12,11 @@ use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu},
     ops::{DType, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -125,6 +129,17 @@ pub(super) fn lower(
     Ok(Lowered { nodes, steps, roots, operands })
 }
 
+/// What one dispatch took, run by itself: with the submission and the wait for it.
+#[derive(Debug, Clone)]
+pub struct DispatchTime {
+    /// The kernel in its variant.
+    pub kernel: String,
+    /// Its share of its operation's floating-point operations.
+    pub flops: u64,
+    /// Wall clock.
+    pub time: Duration,
+}
+
 /// A plan on an adapter.
 pub struct GpuPlan {
     gpu: Arc<Gpu>,
@@ -134,6 +149,8 @@ pub struct GpuPlan {
     inputs: HashMap<Tensor, (BufferSlice, TensorType)>,
     outputs: HashMap<Tensor, (Buffer, u64, TensorType)>,
     sentinels: Vec<(Buffer, u64, u64)>,
+    /// Of each dispatch: its kernel, and its share of its operation's FLOPs.
+    about: Vec<(String, u64)>,
     stats: PlanStats,
     // Parameters of all kernels; bind groups refer to it.
     _params: Buffer,
@@ -267,9 +284,13 @@ impl GpuPlan {
             })
             .collect();
         stats.flops = flops.iter().zip(&dispatches_of).filter(|(_, d)| **d > 0).map(|(f, _)| f).sum();
+        let about: Vec<_> = steps
+            .iter()
+            .map(|step| (step.dispatch.kernel.label(), flops[step.node] / dispatches_of[step.node].max(1)))
+            .collect();
         let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
-        for (i, step) in steps.iter().enumerate() {
-            work += flops[step.node] / dispatches_of[step.node].max(1);
+        for (i, (_, flops)) in about.iter().enumerate() {
+            work += flops;
             if work > FLOPS_A_SUBMISSION || i - since >= DISPATCHES_A_SUBMISSION {
                 cuts.push(i + 1);
                 (work, since) = (0, i + 1);
@@ -296,7 +317,7 @@ impl GpuPlan {
                 outputs.insert(tensor, (buffer.clone(), base + operand.at as u64 * 4, operand.ty.clone()));
             }
         }
-        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, stats, _params: params })
+        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, about, stats, _params: params })
     }
 
     fn run(&self, times: usize) -> Result<(), GraphError> {
@@ -321,6 +342,20 @@ impl GpuPlan {
         }
         self.gpu.submit(encoder)?;
         Ok(())
+    }
+
+    /// Runs each dispatch by itself and waits for it.
+    fn profile(&self) -> Result<Vec<DispatchTime>, GraphError> {
+        let mut times = Vec::new();
+        for (bound, (kernel, flops)) in self.bound.iter().zip(&self.about) {
+            let start = Instant::now();
+            let mut encoder = self.gpu.encoder();
+            bound.dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+            self.gpu.submit(encoder)?;
+            self.gpu.wait()?;
+            times.push(DispatchTime { kernel: kernel.clone(), flops: *flops, time: start.elapsed() });
+        }
+        Ok(times)
     }
 
     fn sentinels_hold(&self) -> Result<bool, GraphError> {
@@ -457,6 +492,18 @@ impl Plan {
         match &self.0 {
             Inner::Gpu(plan) => plan.stats,
             Inner::Cpu(_) => PlanStats::default(),
+        }
+    }
+
+    /// Runs the plan once, each dispatch by itself, and returns what each took: for finding out where the time goes.
+    /// Empty on the CPU.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn profile(&self) -> Result<Vec<DispatchTime>, GraphError> {
+        match &self.0 {
+            Inner::Gpu(plan) => plan.profile(),
+            Inner::Cpu(_) => Ok(Vec::new()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A graph as a table and as Graphviz.
 
 use super::{GraphError, plan::{PlanOptions, lower}, record::{Graph, Leaf, Source}};
-use crate::{gpu::Capabilities, ops::{Recorder, Tensor}};
+use crate::{gpu::{Capabilities, Kernel}, ops::{Recorder, Tensor}};
 use std::fmt::Write;
 
 /// One planned operation.
@@ -55,6 +55,14 @@ pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Ro
             }
         })
         .collect())
+}
+
+/// The kernels, each in its variant, that the plan of `g` dispatches on an adapter with capabilities `caps`.
+///
+/// # Errors
+/// An operation does not fit the adapter.
+pub fn kernels(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Result<Vec<Kernel>, GraphError> {
+    Ok(lower(caps, g, outputs, options)?.steps.into_iter().map(|step| step.dispatch.kernel).collect())
 }
 
 /// The recorded graph in Graphviz's language.

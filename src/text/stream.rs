@@ -2,16 +2,16 @@
 
 use super::{TextError, Tokenizer};
 
-/// A character takes at most four tokens; what is still incomplete then is no character.
-const LONGEST_CHARACTER: usize = 4;
+/// Tokens that are decoded again with each new one, at most: broken bytes could go on for ever.
+const LONGEST_WINDOW: usize = 64;
 
 /// Turns tokens into text: gives out what is certain, and holds back incomplete characters and what may become a stop text.
 pub struct TextStream<'a> {
     tokenizer: &'a Tokenizer,
     stops: Vec<String>,
-    /// Tokens given out last, for context, then those that are held back.
+    /// The newest tokens.
     window: Vec<u32>,
-    /// How many of the window have been given out.
+    /// Bytes of the window's text that have been given out.
     out: usize,
     held: String,
     stopped: bool,
@@ -45,47 +45,37 @@ impl<'a> TextStream<'a> {
     /// What was held back, at the end.
     pub fn finish(&mut self) -> String {
         let mut rest = std::mem::take(&mut self.held);
-        if !self.stopped && self.out < self.window.len() {
-            let before = self.tokenizer.decode(&self.window[..self.out]).unwrap_or_default();
-            let all = self.tokenizer.decode(&self.window).unwrap_or_default();
-            rest.push_str(all.get(before.len()..).unwrap_or_default());
-            self.out = self.window.len();
+        if !self.stopped {
+            let text = self.tokenizer.decode(&self.window).unwrap_or_default();
+            rest.push_str(text.get(self.out..).unwrap_or_default());
+            self.out = text.len();
         }
         rest
     }
 
-    /// The text that a token completes.
+    /// The text that a token completes: all but a replacement character at the end, which may be the beginning of a
+    /// character (what stands before it, later bytes do not change).
     fn decoded(&mut self, id: u32) -> Result<String, TextError> {
-        if !self.tokenizer.has(id) {
+        let known = self.tokenizer.has(id);
+        if known {
+            self.window.push(id);
+        }
+        let text = self.tokenizer.decode(&self.window)?;
+        let waits = known && self.window.len() < LONGEST_WINDOW && text.ends_with('\u{FFFD}');
+        let end = text.len() - if waits { '\u{FFFD}'.len_utf8() } else { 0 };
+        let mut new = text.get(self.out..end).unwrap_or_default().to_owned();
+        self.out = end.max(self.out);
+        if !known {
             // A model may have more rows than its tokenizer has tokens.
-            let mut text = self.finish_window()?;
-            text.push('\u{FFFD}');
-            return Ok(text);
+            self.window.clear();
+            self.out = 0;
+            new.push('\u{FFFD}');
+        } else if !waits {
+            // The token itself stays, as context: some tokenizers write the first token of a text otherwise.
+            self.window = vec![id];
+            self.out = self.tokenizer.decode(&self.window)?.len();
         }
-        self.window.push(id);
-        let before = self.tokenizer.decode(&self.window[..self.out])?;
-        let all = self.tokenizer.decode(&self.window)?;
-        let new = all.get(before.len()..).unwrap_or_default();
-        let waiting = self.window.len() - self.out;
-        if new.ends_with('\u{FFFD}') {
-            if waiting < LONGEST_CHARACTER {
-                return Ok(String::new());
-            }
-            return self.finish_window();
-        }
-        let new = new.to_owned();
-        self.window.drain(..self.out);
-        self.out = self.window.len();
         Ok(new)
-    }
-
-    /// Gives out everything in the window, complete or not.
-    fn finish_window(&mut self) -> Result<String, TextError> {
-        let before = self.tokenizer.decode(&self.window[..self.out])?;
-        let all = self.tokenizer.decode(&self.window)?;
-        self.window.clear();
-        self.out = 0;
-        Ok(all.get(before.len()..).unwrap_or_default().to_owned())
     }
 
     /// The part of what is held that no stop text can reach.

@@ -43,14 +43,13 @@ impl Log {
     pub fn open(path: Option<&Path>, resumed: usize) -> Result<Self, TrainError> {
         let Some(path) = path else { return Ok(Self { file: None }) };
         let fail = |source| TrainError::Log { path: path.to_owned(), source };
-        let kept: String = match std::fs::read_to_string(path) {
-            Ok(text) if resumed > 0 => text
-                .lines()
-                .filter(|line| serde_json::from_str::<Record>(line).is_ok_and(|r| r.step <= resumed))
-                .map(|line| format!("{line}\n"))
-                .collect(),
-            _ => String::new(),
-        };
+        // A fresh run does not read what is there: it may be a pipe, or a device.
+        let before = if resumed > 0 { std::fs::read_to_string(path).unwrap_or_default() } else { String::new() };
+        let kept: String = before
+            .lines()
+            .filter(|line| serde_json::from_str::<Record>(line).is_ok_and(|r| r.step <= resumed))
+            .map(|line| format!("{line}\n"))
+            .collect();
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(fail)?;
         file.write_all(kept.as_bytes()).map_err(fail)?;
         Ok(Self { file: Some((path.to_owned(), file)) })

@@ -2,7 +2,7 @@
 
 use super::{Batch, Schedule, TrainError};
 use crate::{
-    graph::{Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
+    graph::{DispatchTime, Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
     ops::{self, AdamW, HostTensor, OpError, Recorder, Shape, Tensor, TensorType},
 };
 
@@ -240,6 +240,14 @@ impl Trainer {
     /// Names and shapes of everything that a resumed run needs.
     pub fn state(&self) -> &[(String, Shape)] {
         &self.state
+    }
+
+    /// What each dispatch of the training step takes, run by itself on the last batch. It does move the parameters.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn profile(&self) -> Result<Vec<DispatchTime>, TrainError> {
+        Ok(self.plan.profile()?)
     }
 
     /// Sizes of the training step's plan.

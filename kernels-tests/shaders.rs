@@ -1,0 +1,253 @@
+//! Every shader in every variant through naga: to SPIR-V, MSL and HLSL. The variants are those that plans choose, over
+//! graphs that use every operation, on adapters that differ in what they offer.
+
+use naga::{
+    back::{hlsl, msl, spv},
+    valid::{Capabilities as Allowed, ModuleInfo, ValidationFlags, Validator},
+};
+use shaderlm::{
+    gpu::{Capabilities, Kernel},
+    graph::{Graph, PlanOptions, gradients, kernels},
+    models::{
+        Gpt2Config,
+        gpt2::{Context, Dropout, Gpt2, parameters},
+    },
+    ops::{self, AdamW, Gelu, Layout, Mask, Recorder, Sample, Tensor, TensorType},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+/// Adapters: software and hardware, with and without subgroups, with WebGPU's limits and with small bindings.
+fn adapters() -> Vec<Capabilities> {
+    let mut all = Vec::new();
+    for software in [false, true] {
+        for subgroup in [None, Some(8), Some(32), Some(64)] {
+            for small in [false, true] {
+                let mut caps = Capabilities::portable();
+                (caps.software, caps.subgroup) = (software, subgroup);
+                if small {
+                    caps.max_binding = 1 << 16;
+                }
+                all.push(caps);
+            }
+        }
+    }
+    all
+}
+
+/// A loss and its gradients with respect to every variable.
+fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec<Tensor> {
+    let shape = [rows, config.n_positions];
+    let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
+    let keys = (rows > 1).then(|| g.input("keys", TensorType::u32(shape)));
+    let rng = g.input("rng", TensorType::u32([2]));
+    let model = Gpt2 { config, dropout: Some(Dropout { rate: dropout, rng }), recompute: rows > 2 };
+    let loss = model.loss(g, ids, targets, keys).unwrap();
+    let list: Vec<_> =
+        parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let grads: Vec<_> = gradients(g, loss, &list).unwrap().into_iter().flatten().collect();
+    let norm = ops::global_norm(g, &grads).unwrap();
+    let factor = ops::clip_factor(g, norm, 1.0).unwrap();
+    let hyper = g.input("hyper", TensorType::f32([3]));
+    for (i, (&x, &grad)) in list.iter().zip(&grads).enumerate() {
+        let ty = g.ty(x).clone();
+        let m = g.variable(&format!("m{i}"), ty.clone()).unwrap();
+        let v = g.variable(&format!("v{i}"), ty).unwrap();
+        let clip = (i % 2 == 0).then_some(factor);
+        if rows == 1 {
+            ops::sgd(g, x, grad, (i % 3 == 0).then_some(m), hyper, clip, 0.9, 0.1).unwrap();
+        } else {
+            let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+            ops::adamw(g, x, grad, m, v, hyper, clip, rule).unwrap();
+        }
+    }
+    vec![loss]
+}
+
+/// A prompt or a decoding step with a sampling rule.
+fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> Vec<Tensor> {
+    let (batch, capacity) = (2, config.n_positions);
+    let positions = g.variable("positions", TensorType::u32([batch])).unwrap();
+    let tokens = g.variable("tokens", TensorType::u32([batch])).unwrap();
+    let history = g.variable("history", TensorType::u32([batch, 9])).unwrap();
+    let rng = g.variable("rng", TensorType::u32([2])).unwrap();
+    let (ids, context) = if prompt {
+        (g.input("ids", TensorType::u32([batch, 5])), Context::Prompt { positions, capacity })
+    } else {
+        (ops::reshape(g, tokens, [batch, 1]).unwrap(), Context::Decode { positions, capacity })
+    };
+    let model = Gpt2::new(config);
+    let states = model.hidden_states(g, ids, context).unwrap();
+    let last = *states.last().unwrap();
+    let rows = g.ty(last).shape.rows();
+    let flat = ops::reshape(g, last, [rows, config.n_embd]).unwrap();
+    let hidden = ops::embedding(g, flat, positions).unwrap();
+    let logits = model.head(g, hidden).unwrap();
+    let seen = (rule.repetition_penalty != 1.0)
+        .then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
+    let chosen = ops::sample(g, logits, seen, rng, rule).unwrap();
+    ops::advance(g, chosen, tokens, positions, rng, history).unwrap();
+    vec![chosen]
+}
+
+/// Operations that no model uses yet, and products of every layout and size.
+fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
+    let x = g.input("x", TensorType::f32([3, n, n]));
+    let mut wanted = vec![
+        ops::softmax(g, x).unwrap(),
+        ops::gelu(g, x, Gelu::Erf).unwrap(),
+        ops::gelu(g, x, Gelu::Tanh).unwrap(),
+        ops::mean(g, x).unwrap(),
+        ops::sum_leading(g, x, 2).unwrap(),
+        ops::concat(g, &[x, x], 2).unwrap(),
+        ops::mul(g, x, x).unwrap(),
+        ops::scale(g, x, 2.0).unwrap(),
+    ];
+    for rows in [1, 3, 8, n] {
+        for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let a = g.input("a", TensorType::f32(if transpose_a { [n, rows] } else { [rows, n] }));
+            let b = g.input("b", TensorType::f32([n, n]));
+            let bias = g.input("bias", TensorType::f32([n]));
+            let layout = Layout { transpose_a, transpose_b, alpha: 0.5 };
+            let plain = ops::matmul_with(g, a, b, None, layout).unwrap();
+            let y = ops::matmul_with(g, a, b, Some(bias), layout).unwrap();
+            let active = ops::gelu(g, y, Gelu::Erf).unwrap();
+            let residual = ops::add(g, plain, active).unwrap();
+            wanted.extend([plain, active, residual]);
+        }
+    }
+    for causal in [false, true] {
+        for heads in [1, 2] {
+            let qkv = g.input("qkv", TensorType::f32([2, 9, 6 * n * heads]));
+            let keys = (heads == 1).then(|| g.input("keys", TensorType::u32([2, 9])));
+            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys }).unwrap());
+        }
+    }
+    let labels = g.input("labels", TensorType::u32([3, n]));
+    wanted.push(ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap());
+    let mut loss = None;
+    for &y in &wanted.clone() {
+        let part = ops::sum(g, y).unwrap();
+        loss = Some(match loss {
+            Some(sum) => ops::add(g, sum, part).unwrap(),
+            None => part,
+        });
+    }
+    let grads = gradients(g, loss.unwrap(), &[x]).unwrap();
+    wanted.extend(grads.into_iter().flatten());
+    wanted
+}
+
+/// Every kernel variant that the graphs above take on any of the adapters.
+fn variants() -> BTreeMap<String, Kernel> {
+    let plain = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
+    let rules = [
+        plain,
+        Sample { temperature: 0.0, ..plain },
+        Sample { top_k: 4, top_p: 0.9, repetition_penalty: 1.2, ..plain },
+        Sample { temperature: 0.0, repetition_penalty: 1.2, ..plain },
+    ];
+    let mut graphs = Vec::new();
+    for (width, heads, vocab) in [(16, 4, 64), (15, 3, 61), (64, 1, 40_000)] {
+        let base = Gpt2Config::default();
+        let config = Gpt2Config { n_embd: width, n_head: heads, vocab_size: vocab, n_layer: 2, n_positions: 12, ..base };
+        for rows in [1, 2, 3] {
+            let mut g = Graph::new();
+            let wanted = trained(&mut g, &config, rows, 0.1);
+            graphs.push((g, wanted));
+        }
+        for rule in rules {
+            for prompt in [false, true] {
+                let mut g = Graph::new();
+                let wanted = generated(&mut g, &config, rule, prompt);
+                graphs.push((g, wanted));
+            }
+        }
+    }
+    for n in [16, 17, 64, 65] {
+        let mut g = Graph::new();
+        let wanted = others(&mut g, n);
+        graphs.push((g, wanted));
+    }
+    let mut found = BTreeMap::new();
+    for caps in adapters() {
+        for (g, wanted) in &graphs {
+            for no_fusion in [false, true] {
+                let options = PlanOptions { no_fusion, ..PlanOptions::default() };
+                let Ok(list) = kernels(g, wanted, &caps, &options) else {
+                    assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
+                    continue;
+                };
+                found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
+            }
+        }
+    }
+    found
+}
+
+/// Translates a validated module to the three languages of the backends.
+fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
+    let fail = |what: &str, reason: String| -> ! { panic!("{label} to {what}: {reason}") };
+    let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
+    let words = spv::write_vec(module, info, &options, None).unwrap_or_else(|e| fail("SPIR-V", e.to_string()));
+    assert!(words.len() > 50, "{label}: SPIR-V of {} words", words.len());
+    let options = msl::Options { lang_version: (2, 4), fake_missing_bindings: true, ..msl::Options::default() };
+    let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
+        .unwrap_or_else(|e| fail("MSL", e.to_string()));
+    assert!(text.contains("kernel void"), "{label}: no kernel in the MSL");
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V6_0,
+        fake_missing_bindings: true,
+        ..hlsl::Options::default()
+    };
+    let mut text = String::new();
+    let pipeline = hlsl::PipelineOptions::default();
+    hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|e| fail("HLSL", e.to_string()));
+    assert!(text.contains("numthreads"), "{label}: no entry point in the HLSL");
+}
+
+#[test]
+fn every_variant_translates() {
+    let variants = variants();
+    assert!(variants.len() > 150, "{} variants", variants.len());
+    for (label, kernel) in &variants {
+        let source = kernel.wgsl().unwrap_or_else(|e| panic!("{e}"));
+        let module = naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|e| panic!("{label}:\n{}", e.emit_to_string(&source)));
+        let info = Validator::new(ValidationFlags::all(), Allowed::SUBGROUP)
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{label}:\n{}", e.emit_to_string(&source)));
+        translate(label, &module, &info);
+    }
+    eprintln!("{} variants of {} shaders", variants.len(), names(&variants).len());
+}
+
+fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
+    variants.values().map(|kernel| kernel.name.to_owned()).collect()
+}
+
+#[test]
+fn every_shader_is_among_them() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
+    let files: BTreeSet<String> = fs::read_dir(folder)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".wgsl").map(str::to_owned))
+        .collect();
+    assert!(files.len() > 20);
+    assert_eq!(files, names(&variants()), "a shader that no plan takes is dead, or the graphs above lack an operation");
+}
+
+/// A variant that subgroups would make wrong must not ask for them.
+#[test]
+fn portable_adapters_get_no_subgroups() {
+    let config = Gpt2Config { n_embd: 16, n_head: 4, vocab_size: 64, n_layer: 1, n_positions: 12, ..Gpt2Config::default() };
+    let mut g = Graph::new();
+    let wanted = trained(&mut g, &config, 2, 0.0);
+    for kernel in kernels(&g, &wanted, &Capabilities::portable(), &PlanOptions::default()).unwrap() {
+        assert!(!kernel.wgsl().unwrap().contains("subgroupAdd"), "{}", kernel.label());
+    }
+}
