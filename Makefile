@@ -1,14 +1,37 @@
-# make demo: set up and write text with the model in the repository.
-# make test: set up and run every test.
-.PHONY: demo test test-large driver
+# make demo        sets up and writes text with the model in the repository
+# make test        sets up and runs every test but the large one
+# make test-large  GPT-2 124M against transformers: makes 500 MB of fixtures with Python first
+# make test-limits the tests under WebGPU's default limits, and with optional features turned off
+# make interop     the binary against transformers, both ways, with Python
+.PHONY: demo test test-large test-limits interop driver python
 
 CARGO ?= cargo
+LARGE ?= target/large
+VENV ?= target/venv
 
 demo: driver
 	$(CARGO) run --release --quiet -- generate --max-tokens 200
 
 test: driver
 	$(CARGO) test --release
+
+test-large: driver python
+	test -f $(LARGE)/case.safetensors || $(VENV)/bin/python kernels-tests/fixtures/gpt2/make_large.py $(LARGE)
+	SHADERLM_LARGE=$(abspath $(LARGE)) $(CARGO) test --release --test kernels -- --ignored large
+
+test-limits: driver
+	SHADERLM_LIMITS=webgpu $(CARGO) test --release --test kernels
+	SHADERLM_WITHOUT=subgroup,pipeline-cache $(CARGO) test --release --test kernels
+	SHADERLM_WITHOUT=software $(CARGO) test --release --test kernels
+
+interop: driver python
+	$(CARGO) build --release
+	$(VENV)/bin/python kernels-tests/interop/check.py target/release/shaderlm
+
+# Python with torch and transformers, for what compares with them.
+python:
+	test -x $(VENV)/bin/python || python3 -m venv $(VENV)
+	$(VENV)/bin/python -c "import torch, transformers" 2>/dev/null || $(VENV)/bin/pip install -q -r kernels-tests/interop/requirements.txt
 
 # Some Vulkan driver: a real one where there is one, else Mesa's software adapter.
 driver:

@@ -24,6 +24,10 @@ fn each(mut run: impl FnMut(&str, [usize; 4], bool, usize)) {
     for shape in SHAPES {
         for causal in [false, true] {
             for kind in 0..4 {
+                // A kernel for wide heads takes a software adapter many seconds to compile: one variant of each.
+                if shape[3] >= 80 && (!causal || kind != 2) {
+                    continue;
+                }
                 let what = format!("attention {shape:?} (batch, rows, heads, width), causal {causal}, padding {kind}");
                 run(&what, shape, causal, kind);
             }

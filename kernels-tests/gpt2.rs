@@ -228,3 +228,52 @@ fn greedy_continuations() {
         }
     }
 }
+
+/// The real 124M configuration with random weights, from the folder that `make test-large` makes: logits, loss, and the norm
+/// and 64 elements of every gradient. The token table is larger than a binding, and so is its gradient.
+#[test]
+#[ignore = "needs 500 MB of fixtures: make test-large"]
+fn large() {
+    let folder = std::env::var("SHADERLM_LARGE").expect("SHADERLM_LARGE names the folder that make_large.py wrote");
+    let model = Model::open(&folder).unwrap();
+    let file = SafeTensorsFile::open(&PathBuf::from(&folder).join("case.safetensors")).unwrap();
+    let (shape, ids) = uints(&file, "input_ids");
+    let [batch, time] = shape[..] else { panic!("{shape:?}") };
+    let mut engine = engine();
+    model.upload(&mut engine).unwrap();
+    let gpt2 = Gpt2::new(&model.config);
+    let mut g = Graph::new();
+    let input = g.input("ids", TensorType::u32([batch, time]));
+    let targets = g.input("targets", TensorType::u32([batch, time]));
+    let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None }).unwrap();
+    let logits = gpt2.head(&mut g, states[states.len() - 1]).unwrap();
+    let loss = shaderlm::ops::cross_entropy(&mut g, logits, targets, IGNORE).unwrap();
+    let list = parameters(&model.config);
+    let variables: Vec<_> =
+        list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
+    let grads: Vec<_> = gradients(&mut g, loss, &variables).unwrap().into_iter().map(Option::unwrap).collect();
+    let mut outputs = vec![logits, loss];
+    outputs.extend(&grads);
+    let mut plan = engine.compile(g, &outputs, &PlanOptions::default()).unwrap();
+    plan.set(input, HostTensor::uints([batch, time], ids)).unwrap();
+    plan.set(targets, HostTensor::uints([batch, time], next_tokens(&uints(&file, "labels").1, time))).unwrap();
+    plan.run(&mut engine).unwrap();
+
+    let found = plan.get(logits).unwrap();
+    let expected = floats(&file, "last_logits");
+    let off = largest(&found.f()[found.f().len() - expected.len()..], &expected, &[1]);
+    assert!(off <= 1e-4, "logits differ by {off}");
+    let (a, b) = (plan.get(loss).unwrap().f()[0], floats(&file, "loss")[0]);
+    assert!((a / b - 1.0).abs() < 1e-5, "loss {a}, not {b}");
+    for (parameter, &grad) in list.iter().zip(&grads) {
+        let name = &parameter.name;
+        let found = plan.get(grad).unwrap();
+        let norm = found.f().iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let wanted = f64::from(floats(&file, &format!("grad_norm.{name}"))[0]);
+        assert!((norm / wanted - 1.0).abs() < 1e-4, "{name}: norm {norm}, not {wanted}");
+        let places = uints(&file, &format!("grad_index.{name}")).1;
+        let sample: Vec<f32> = places.iter().map(|&i| found.f()[i as usize]).collect();
+        let error = nmse(&sample, &wide(&floats(&file, &format!("grad_sample.{name}"))));
+        assert!(error <= 1e-8, "{name}: NMSE {error:e}");
+    }
+}
