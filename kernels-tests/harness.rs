@@ -7,6 +7,7 @@ use shaderlm::{
 };
 use std::{
     collections::HashMap,
+    io::Write,
     sync::{Arc, LazyLock},
 };
 
@@ -15,7 +16,8 @@ static GPU: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
     let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
     let choice: DeviceChoice = wanted.parse().expect("SHADERLM_DEVICE names a device");
     let gpu = Gpu::open(&GpuOptions::new(choice)).expect("a GPU adapter is needed for the kernel tests");
-    eprintln!("adapter: {} ({}, {})", gpu.caps.name, gpu.caps.backend, gpu.caps.driver);
+    // Straight to standard error, which the test runner does not keep to itself.
+    let _ = writeln!(std::io::stderr(), "adapter: {} ({}, {})", gpu.caps.name, gpu.caps.backend, gpu.caps.driver);
     Arc::new(gpu)
 });
 

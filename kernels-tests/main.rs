@@ -14,6 +14,7 @@ mod elementwise;
 mod embedding;
 mod gelu;
 mod gpt2;
+mod graph;
 mod hub;
 mod layer_norm;
 mod matmul;

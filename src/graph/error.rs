@@ -21,6 +21,14 @@ pub enum GraphError {
         /// The type that is needed.
         expected: String,
     },
+    /// An input was fed with another type.
+    #[error("an input of type {expected} was given {found}")]
+    Input {
+        /// The type it was given.
+        found: String,
+        /// The type it has.
+        expected: String,
+    },
     /// A tensor was asked for that the plan does not keep, or fed that is no input of it.
     #[error("tensor {0} is not {1} of this plan")]
     NotPlanned(u32, &'static str),

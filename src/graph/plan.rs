@@ -386,6 +386,16 @@ enum Inner {
 /// A planned graph. Running it allocates and compiles nothing.
 pub struct Plan(Inner);
 
+/// Checks that a value can be fed to an input.
+fn fits(ty: &TensorType, value: &HostTensor<f32>) -> Result<(), GraphError> {
+    let found = value.ty();
+    if found == *ty {
+        return Ok(());
+    }
+    let words = |ty: &TensorType| format!("{:?} {}", ty.dtype, ty.shape);
+    Err(GraphError::Input { found: words(&found), expected: words(ty) })
+}
+
 impl Plan {
     pub(super) fn on_gpu(plan: GpuPlan) -> Self {
         Self(Inner::Gpu(plan))
@@ -398,20 +408,16 @@ impl Plan {
     /// Writes an input. One that nothing depends on is ignored.
     ///
     /// # Errors
-    /// The value's shape is another one, or a fault of the device.
+    /// The value's type is another one, or a fault of the device.
     pub fn set(&mut self, tensor: Tensor, value: HostTensor<f32>) -> Result<(), GraphError> {
         match &mut self.0 {
             Inner::Gpu(plan) => {
                 let Some((slice, ty)) = plan.inputs.get(&tensor) else { return Ok(()) };
-                if ty.shape != value.shape {
-                    return Err(GraphError::NotPlanned(tensor.0, "an input of that shape"));
-                }
+                fits(ty, &value)?;
                 plan.gpu.write(&slice.buffer, slice.offset, device_bytes(&value))?;
             }
             Inner::Cpu(plan) => {
-                if plan.graph.ty(tensor).shape != value.shape {
-                    return Err(GraphError::NotPlanned(tensor.0, "an input of that shape"));
-                }
+                fits(plan.graph.ty(tensor), &value)?;
                 plan.fed.insert(tensor, value);
             }
         }

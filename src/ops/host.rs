@@ -144,6 +144,13 @@ impl<T: Real> HostTensor<T> {
             HostData::Float(_) => unreachable!("the operation's shape rule admits only integers here"),
         }
     }
+    /// Its type, as a graph has it.
+    pub fn ty(&self) -> TensorType {
+        match self.data {
+            HostData::Float(_) => TensorType::f32(self.shape.clone()),
+            HostData::Uint(_) => TensorType::u32(self.shape.clone()),
+        }
+    }
     /// The same elements in another shape.
     #[must_use]
     pub fn reshaped(mut self, shape: Shape) -> Self {

@@ -1,0 +1,84 @@
+"""Runs shaderlm and burn side by side on one adapter, a repetition of each in turn, and prints a table.
+
+    cargo build --release --bench train_step
+    cargo build --release --locked --manifest-path benches/peers/burn/Cargo.toml
+    python3 benches/peers/alternate.py [--repeats 7] [--ours PROGRAM] [--burn PROGRAM] [--modes forward,train]
+
+Both programs wait for a line on standard input before each repetition, so that neither has the machine to itself for
+longer and a slow minute hits both.
+"""
+
+import argparse
+import glob
+import json
+import os
+import platform
+import statistics
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+
+
+def newest(pattern):
+    files = [f for f in glob.glob(pattern) if os.access(f, os.X_OK) and not f.endswith(".d")]
+    return max(files, key=os.path.getmtime) if files else None
+
+
+class Contender:
+    """A program that times one mode, a repetition for each line that it is given."""
+
+    def __init__(self, name, command):
+        self.name, self.times = name, []
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def wait_until_ready(self):
+        while not self.read().get("ready"):
+            pass
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended early with code {self.process.wait()}")
+        return json.loads(line)
+
+    def repeat(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.times.append(self.read()["ms"])
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--ours", default=newest(f"{ROOT}/target/release/deps/train_step-*"))
+    parser.add_argument("--burn", default=f"{HERE}/burn/target/release/peer-burn")
+    parser.add_argument("--modes", default="forward,train")
+    args = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} CPUs; {args.repeats} repetitions of each in turn; ms")
+    print("| mode | engine | median | fastest | slowest |\n|---|---|---|---|---|")
+    for mode in args.modes.split(","):
+        contenders = [
+            Contender("shaderlm", [args.ours, "--mode", mode, "--paced"]),
+            Contender("burn", [args.burn, "--mode", mode, "--paced"]),
+        ]
+        for contender in contenders:
+            contender.wait_until_ready()
+        for _ in range(args.repeats):
+            for contender in contenders:
+                contender.repeat()
+        for contender in contenders:
+            contender.end()
+            t = contender.times
+            print(f"| {mode} | {contender.name} | {statistics.median(t):.0f} | {min(t):.0f} | {max(t):.0f} |")
+        ratio = statistics.median(contenders[0].times) / statistics.median(contenders[1].times)
+        print(f"| {mode} | shaderlm / burn | {ratio:.2f} | | |", flush=True)
+
+
+main()
