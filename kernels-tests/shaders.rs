@@ -230,15 +230,33 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
     variants.values().map(|kernel| kernel.name.to_owned()).collect()
 }
 
+/// Each shader, and the test here that runs it against its reference.
+const TESTED_IN: [(&str, &str); 34] = [
+    ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"), ("attention_backward", "attention"),
+    ("binary", "elementwise"), ("cache_write", "cache"), ("clip_factor", "optimizer"), ("copy", "view"),
+    ("cross_entropy", "cross_entropy"), ("cross_entropy_backward", "cross_entropy"),
+    ("cross_entropy_mean", "cross_entropy"), ("dropout", "dropout"), ("embedding", "embedding"),
+    ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
+    ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"), ("layer_norm_parameters", "layer_norm"),
+    ("matmul_direct", "matmul"), ("matmul_dot", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"),
+    ("repeat", "reduce"), ("sample", "sample"), ("scale", "elementwise"), ("sgd", "optimizer"),
+    ("softmax", "softmax"), ("softmax_backward", "softmax"), ("square_sum", "optimizer"), ("sum_last", "reduce"),
+    ("sum_leading", "reduce"), ("transpose", "matmul"), ("zero", "view"),
+];
+
 #[test]
 fn every_shader_is_among_them() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/shaders");
-    let files: BTreeSet<String> = fs::read_dir(folder)
+    let root = env!("CARGO_MANIFEST_DIR");
+    let files: BTreeSet<String> = fs::read_dir(format!("{root}/shaders"))
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().into_string().unwrap().strip_suffix(".wgsl").map(str::to_owned))
         .collect();
-    assert!(files.len() > 20);
     assert_eq!(files, names(&variants()), "a shader that no plan takes is dead, or the graphs above lack an operation");
+    assert_eq!(files, TESTED_IN.iter().map(|(shader, _)| (*shader).to_owned()).collect(), "a shader without a test");
+    let tests = fs::read_to_string(format!("{root}/kernels-tests/main.rs")).unwrap();
+    for (shader, test) in TESTED_IN {
+        assert!(tests.contains(&format!("mod {test};")), "{shader}: there is no test {test}");
+    }
 }
 
 /// A variant that subgroups would make wrong must not ask for them.
