@@ -1,7 +1,7 @@
 //! Safetensors files and folders: what is right comes back, what is wrong is named, and nothing is half-written.
 
 use shaderlm::checkpoint::{
-    CheckpointError, SafeTensorsFile, StoredType, Weights, read_config, replace, save_folder, write_atomic, write_safetensors,
+    CheckpointError, SafeTensorsFile, StoredType, Weights, read_config, remove_leftovers, save_folder, write_atomic, write_safetensors,
 };
 use std::{
     borrow::Cow,
@@ -137,11 +137,17 @@ fn a_failed_write_leaves_the_old_file() {
     let full = || io::Error::from(io::ErrorKind::StorageFull);
     let error = write_atomic(&path, |out| out.write_all(b"half of the new").and(Err(full()))).unwrap_err();
     assert!(matches!(&error, CheckpointError::Io { .. }) && error.to_string().contains("state"), "{error}");
-    replace(&path, |_| Err(full())).unwrap_err();
     assert_eq!(fs::read(&path).unwrap(), b"old");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
     write_atomic(&path, |out| out.write_all(b"new")).unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"new");
+    // Killed in the midst of it: the next run clears up, and touches nothing else.
+    for name in [".state.4711.tmp", ".state.x.tmp", "state.12.tmp", ".hidden"] {
+        fs::write(folder.path().join(name), "x").unwrap();
+    }
+    remove_leftovers(folder.path());
+    assert!(!folder.path().join(".state.4711.tmp").exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     assert!(write_atomic(&folder.path().join("no/such"), |_| Ok(())).unwrap_err().to_string().contains("such"));
 }
 

@@ -3,7 +3,7 @@
 use super::CheckpointError;
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter},
     path::{Path, PathBuf},
     process,
 };
@@ -16,28 +16,33 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), CheckpointError> {
-    replace(path, |temporary| {
-        let mut out = BufWriter::new(File::create(temporary)?);
-        write(&mut out)?;
-        out.flush()
-    })
-}
-
-/// As [`write_atomic`], for writers that want a path: `write` makes the file that it is given.
-///
-/// # Errors
-/// As [`write_atomic`].
-pub fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), CheckpointError> {
     let temporary = temporary_name(path);
-    let result = write(&temporary)
-        .and_then(|()| File::options().write(true).open(&temporary)?.sync_all())
-        .and_then(|()| fs::rename(&temporary, path))
-        .and_then(|()| sync_folder(path));
+    let written = File::create(&temporary).and_then(|file| {
+        let mut out = BufWriter::new(file);
+        write(&mut out)?;
+        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    });
+    let result = written.and_then(|()| fs::rename(&temporary, path)).and_then(|()| sync_folder(path));
     result.map_err(|source| {
         // Whether it is there at all depends on what failed.
         let _ = fs::remove_file(&temporary);
         CheckpointError::Io { path: path.to_owned(), source }
     })
+}
+
+/// Removes the temporary files that writers of `folder` left behind when they were killed.
+pub fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let parts: Vec<_> = name.rsplitn(3, '.').collect();
+        if let ["tmp", process, _] = parts[..]
+            && name.starts_with('.')
+            && process.parse::<u32>().is_ok()
+        {
+            // If it cannot be removed it is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// A name in the same folder, so that the rename stays within one file system.

@@ -1,14 +1,14 @@
 //! Safetensors files.
 
-use super::{CheckpointError, StoredType, header, replace};
+use super::{CheckpointError, StoredType, header, write_atomic};
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{TensorInfo, View};
+use safetensors::tensor::{Metadata, TensorInfo};
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    fs::{self, File},
-    io,
+    fs::File,
+    io::Write,
     ops::Deref,
     path::Path,
 };
@@ -172,25 +172,9 @@ impl TensorRef<'_> {
     }
 }
 
-/// A tensor as the safetensors crate wants it.
-struct Stored<'a>(&'a StoredTensor<'a>);
-
-impl View for Stored<'_> {
-    fn dtype(&self) -> StoredType {
-        self.0.1
-    }
-    fn shape(&self) -> &[usize] {
-        &self.0.2
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.0.3)
-    }
-    fn data_len(&self) -> usize {
-        self.0.3.len()
-    }
-}
-
 /// Writes `tensors` and `metadata` to `path`, atomically.
+///
+/// The header is the safetensors crate's; its own writer would leave a file of a random name behind if it is killed.
 ///
 /// # Errors
 /// The folder cannot be written to, or the disk is full; then `path` is as it was.
@@ -199,15 +183,22 @@ pub fn write_safetensors(
     tensors: &[StoredTensor<'_>],
     metadata: &BTreeMap<String, String>,
 ) -> Result<(), CheckpointError> {
-    let metadata = metadata.clone().into_iter().collect();
-    replace(path, |temporary| {
-        // The crate makes its files readable by their owner alone; ours have the permissions that files have here.
-        let permissions = File::create(temporary)?.metadata()?.permissions();
-        let views = tensors.iter().map(|tensor| (&tensor.0, Stored(tensor)));
-        safetensors::serialize_to_file(views, Some(metadata), temporary).map_err(|error| match error {
-            safetensors::SafeTensorError::IoError(error) => error,
-            other => io::Error::other(other),
-        })?;
-        fs::set_permissions(temporary, permissions)
+    // The order of Python's safetensors: wide elements first, so that all are aligned, then by name.
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let (mut infos, mut end) = (Vec::new(), 0);
+    for (name, dtype, shape, bytes) in &order {
+        let start = end;
+        end += bytes.len();
+        infos.push((name.clone(), TensorInfo { dtype: *dtype, shape: shape.clone(), data_offsets: (start, end) }));
+    }
+    let fail = |reason: String| CheckpointError::damaged(path.display(), reason);
+    let header = Metadata::new(Some(metadata.clone().into_iter().collect()), infos).map_err(|e| fail(e.to_string()))?;
+    let mut header = serde_json::to_vec(&header).map_err(|e| fail(e.to_string()))?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    write_atomic(path, |out| {
+        out.write_all(&(header.len() as u64).to_le_bytes())?;
+        out.write_all(&header)?;
+        order.iter().try_for_each(|tensor| out.write_all(&tensor.3))
     })
 }

@@ -7,7 +7,7 @@ use super::{
 use clap::{ArgAction, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
-    checkpoint::StoredType,
+    checkpoint::{StoredType, remove_leftovers},
     graph::Engine,
     models::{
         Gpt2Config, Model,
@@ -236,6 +236,7 @@ impl TrainGpt2 {
         let mut run = Run { args: &self, config: &config, tokenizer: &tokenizer, fingerprint, settings };
         // A folder that cannot be written is found now, not after an hour.
         std::fs::create_dir_all(&self.out).map_err(|e| format!("--out {}: {e}", self.out.display()))?;
+        remove_leftovers(&self.out);
         if first == 0 {
             run.save_state(&engine, &trainer, 0)?;
         }
