@@ -178,6 +178,23 @@ fn damaged_files_are_named() {
         let error = Tokenizer::from_file(&path).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json"), "{error}");
     }
+    // Merges of nothing that is there, at which the crate itself would panic, and ids that are none or used twice.
+    let value: serde_json::Value = serde_json::from_str(&good).unwrap();
+    for (place, change) in [
+        ("/model/merges", serde_json::json!([["a", "bcdefgh"]])),
+        ("/model/merges", serde_json::json!(["ab"])),
+        ("/model/merges", serde_json::json!([["a"]])),
+        ("/model/merges", serde_json::json!([7])),
+        ("/model/vocab", serde_json::json!({ "a": 0, "b": 0 })),
+        ("/model/vocab", serde_json::json!({ "a": -1 })),
+        ("/model/vocab", serde_json::json!({ "a": 5_000_000_000u64 })),
+    ] {
+        let mut changed = value.clone();
+        *changed.pointer_mut(place).unwrap() = change.clone();
+        fs::write(&path, changed.to_string()).unwrap();
+        let error = Tokenizer::from_file(&path).unwrap_err().to_string();
+        assert!(error.contains("tokenizer.json"), "{change}: {error}");
+    }
     fs::write(&path, b"\xff\xfe").unwrap();
     assert!(Tokenizer::from_file(&path).unwrap_err().to_string().contains("UTF-8"));
     let error = Tokenizer::bytes().unwrap().decode(&[5, 257]).unwrap_err().to_string();

@@ -1,5 +1,6 @@
 //! Text and tokens.
 
+mod check;
 mod error;
 mod gpt2;
 mod stream;

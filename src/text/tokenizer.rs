@@ -1,6 +1,6 @@
 //! Tokenizers: Hugging Face's, and three that need no file.
 
-use super::{END_OF_TEXT, TextError, gpt2};
+use super::{END_OF_TEXT, TextError, check::check_json, gpt2};
 use std::{collections::BTreeSet, fs, path::Path};
 use tokenizers::Tokenizer as Inner;
 
@@ -90,11 +90,15 @@ impl Tokenizer {
     }
 
     fn parse(bytes: &[u8], place: impl ToString) -> Result<Self, TextError> {
-        // Looked at before the crate does, which takes some damage for an empty vocabulary.
+        // Looked at before the crate does, whose builder panics at some merges.
         let value: serde_json::Value = serde_json::from_slice(bytes)
             .map_err(|e| TextError::damaged(place.to_string(), format!("it is not JSON: {e}")))?;
+        check_json(&value).map_err(|reason| TextError::damaged(place.to_string(), reason))?;
         let mut inner = Inner::from_bytes(bytes).map_err(|e| TextError::damaged(place.to_string(), e))?;
         inner.set_encode_special_tokens(true);
+        // A text is neither cut nor filled up here, whatever it was in training.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| TextError::damaged(place.to_string(), e))?;
         let vocabulary = inner.get_vocab(true);
         let Some(last) = vocabulary.values().max() else {
             return Err(TextError::damaged(place.to_string(), "it has no tokens"));
