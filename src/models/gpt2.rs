@@ -4,7 +4,10 @@
 //! Shapes: B batch, T time, C width (`n_embd`), V vocabulary. Weights of linear layers are `[in, out]`, as in OpenAI's
 //! checkpoints (Conv1D).
 
-use super::Gpt2Config;
+use super::{
+    Gpt2Config, Init, Mode, Parameter,
+    blocks::weight,
+};
 use crate::{
     graph::Graph,
     ops::{self, Layout, Mask, OpError, Recorder, Shape, Tensor, TensorType},
@@ -34,44 +37,12 @@ pub enum Context {
     },
 }
 
-/// Dropout's rate and random state, in training.
-#[derive(Clone, Copy)]
-pub struct Dropout {
-    /// Probability that an element is dropped.
-    pub rate: f32,
-    /// `[2]` u32: seed and step.
-    pub rng: Tensor,
-}
-
 /// How to record the model.
 pub struct Gpt2<'a> {
     /// Its shape.
     pub config: &'a Gpt2Config,
-    /// Dropout on embeddings and residuals.
-    pub dropout: Option<Dropout>,
-    /// Recompute each block's activations in the backward pass.
-    pub recompute: bool,
-}
-
-/// A parameter's name, shape and initialisation.
-pub struct Parameter {
-    /// Hugging Face's name.
-    pub name: String,
-    /// Its shape.
-    pub shape: Shape,
-    /// How it begins.
-    pub init: Init,
-}
-
-/// How a parameter begins.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Normal with this standard deviation.
-    Normal(f32),
-    /// All ones.
-    Ones,
-    /// All zeros.
-    Zeros,
+    /// How to record it.
+    pub mode: Mode,
 }
 
 /// All parameters, in transformers' order. "A modified initialization which accounts for the accumulation on the residual
@@ -116,11 +87,7 @@ pub(super) fn cache_name(layer: usize) -> String {
 impl<'a> Gpt2<'a> {
     /// The model as it is used, without dropout.
     pub fn new(config: &'a Gpt2Config) -> Self {
-        Self { config, dropout: None, recompute: false }
-    }
-
-    fn weight(&self, g: &mut Graph, name: &str, shape: impl Into<Shape>) -> Result<Tensor, OpError> {
-        g.variable(name, TensorType::f32(shape))
+        Self { config, mode: Mode::default() }
     }
 
     /// The residual stream after the embeddings and after each block, `[B,T,C]`; the last one after the final layer norm.
@@ -132,8 +99,7 @@ impl<'a> Gpt2<'a> {
         let mut x = g.layer("embeddings", |g| self.embed(g, ids, context))?;
         let mut states = vec![x];
         for layer in 0..self.config.n_layer {
-            let block = |g: &mut Graph| g.layer(&format!("h.{layer}"), |g| self.block(g, layer, x, context));
-            x = if self.recompute { g.recomputed(block)? } else { block(g)? };
+            x = g.layer(&format!("h.{layer}"), |g| self.mode.block(g, |g| self.block(g, layer, x, context)))?;
             states.push(x);
         }
         states.pop();
@@ -144,8 +110,8 @@ impl<'a> Gpt2<'a> {
     /// wte(ids) + wpe(positions)
     fn embed(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Tensor, OpError> {
         let c = self.config.n_embd;
-        let wte = self.weight(g, "transformer.wte.weight", [self.config.vocab_size, c])?;
-        let wpe = self.weight(g, "transformer.wpe.weight", [self.config.n_positions, c])?;
+        let wte = weight(g, "transformer.wte.weight", [self.config.vocab_size, c])?;
+        let wpe = weight(g, "transformer.wpe.weight", [self.config.n_positions, c])?;
         let (batch, time) = (g.ty(ids).shape.rows(), g.ty(ids).shape.width());
         if time > self.config.n_positions {
             return Err(OpError::new(format!(
@@ -162,7 +128,7 @@ impl<'a> Gpt2<'a> {
             _ => ops::slice(g, wpe, 0, 0..time)?,
         };
         let x = ops::add(g, tokens, places)?;
-        self.drop(g, x, 0)
+        self.mode.drop(g, x, 0)
     }
 
     /// x + attn(ln_1(x)), then x + mlp(ln_2(x))
@@ -170,11 +136,11 @@ impl<'a> Gpt2<'a> {
         let name = format!("transformer.h.{layer}");
         let h = self.norm(g, x, &format!("{name}.ln_1"))?;
         let h = g.layer("attn", |g| self.attention(g, layer, h, context))?;
-        let h = self.drop(g, h, 2 * layer as u32 + 1)?;
+        let h = self.mode.drop(g, h, 2 * layer + 1)?;
         let x = ops::add(g, x, h)?;
         let h = self.norm(g, x, &format!("{name}.ln_2"))?;
         let h = g.layer("mlp", |g| self.mlp(g, &name, h))?;
-        let h = self.drop(g, h, 2 * layer as u32 + 2)?;
+        let h = self.mode.drop(g, h, 2 * layer + 2)?;
         ops::add(g, x, h)
     }
 
@@ -210,22 +176,15 @@ impl<'a> Gpt2<'a> {
 
     fn linear(&self, g: &mut Graph, x: Tensor, name: &str, out: usize) -> Result<Tensor, OpError> {
         let width = g.ty(x).shape.width();
-        let weight = self.weight(g, &format!("{name}.weight"), [width, out])?;
-        let bias = self.weight(g, &format!("{name}.bias"), [out])?;
+        let weight = weight(g, &format!("{name}.weight"), [width, out])?;
+        let bias = weight(g, &format!("{name}.bias"), [out])?;
         ops::linear(g, x, weight, bias)
     }
 
     fn norm(&self, g: &mut Graph, x: Tensor, name: &str) -> Result<Tensor, OpError> {
-        let gamma = self.weight(g, &format!("{name}.weight"), [self.config.n_embd])?;
-        let beta = self.weight(g, &format!("{name}.bias"), [self.config.n_embd])?;
+        let gamma = weight(g, &format!("{name}.weight"), [self.config.n_embd])?;
+        let beta = weight(g, &format!("{name}.bias"), [self.config.n_embd])?;
         ops::layer_norm(g, x, gamma, beta, self.config.layer_norm_epsilon)
-    }
-
-    fn drop(&self, g: &mut Graph, x: Tensor, stream: u32) -> Result<Tensor, OpError> {
-        match self.dropout {
-            Some(Dropout { rate, rng }) if rate > 0.0 => ops::dropout(g, x, rate, stream, rng),
-            _ => Ok(x),
-        }
     }
 
     /// Logits `[.., V]` for the final hidden states `[.., C]`: their products with the token table.
@@ -234,7 +193,7 @@ impl<'a> Gpt2<'a> {
     /// `hidden` has another width.
     pub fn head(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor, OpError> {
         let name = if self.config.tie_word_embeddings { "transformer.wte.weight" } else { "lm_head.weight" };
-        let table = self.weight(g, name, [self.config.vocab_size, self.config.n_embd])?;
+        let table = weight(g, name, [self.config.vocab_size, self.config.n_embd])?;
         let layout = Layout { transpose_b: true, ..Layout::default() };
         g.layer("head", |g| ops::matmul_with(g, hidden, table, None, layout))
     }

@@ -1,6 +1,6 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
-use super::{ConfigError, Gpt2Config, gpt2::{Init, parameters}};
+use super::{Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
 use crate::{
     checkpoint::{self, CheckpointError, StoredType, Weights},
     graph::{Engine, GraphError},
@@ -38,6 +38,24 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
+    /// The command does not run this kind of model.
+    #[error("{place}: it is a {kind}; this command runs {wanted}")]
+    Kind {
+        /// The folder.
+        place: String,
+        /// Its `model_type`.
+        kind: &'static str,
+        /// What would do.
+        wanted: &'static str,
+    },
+    /// The head cannot be told, or is not there.
+    #[error("{place}: {reason}")]
+    Head {
+        /// The folder.
+        place: String,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// Tokenizer and model do not belong together.
     #[error("{place}: the tokenizer has {tokens} tokens and config.json's vocab_size is {vocab}; they do not belong together")]
     Vocabulary {
@@ -50,10 +68,10 @@ pub enum ModelError {
     },
 }
 
-/// A GPT-2 with its weights still in the file.
+/// A model with its weights still in the file.
 pub struct Model {
     /// Its shape.
-    pub config: Gpt2Config,
+    pub config: Config,
     /// Its weights.
     pub weights: Weights,
     place: String,
@@ -75,7 +93,7 @@ impl Model {
     pub fn open(model: &str) -> Result<Self, ModelError> {
         let folder = checkpoint::resolve_model(model)?;
         let value = checkpoint::read_config(&folder)?;
-        let config = Gpt2Config::from_json(&folder.join("config.json"), &value)?;
+        let config = Config::from_json(&folder.join("config.json"), &value)?;
         let weights = Weights::open(&folder)?;
         Ok(Self { config, weights, place: folder.display().to_string(), folder: Some(folder) })
     }
@@ -88,7 +106,7 @@ impl Model {
         let place = "the built-in model";
         let value = serde_json::from_slice(BUILT_IN[0])
             .map_err(|e| ConfigError { path: place.into(), reason: e.to_string() })?;
-        let config = Gpt2Config::from_json(Path::new(place), &value)?;
+        let config = Config::from_json(Path::new(place), &value)?;
         let weights = Weights::from_static(place, BUILT_IN[1])?;
         Ok(Self { config, weights, place: place.into(), folder: None })
     }
@@ -110,61 +128,163 @@ impl Model {
             Some(folder) => Tokenizer::from_folder(folder)?,
             None => Tokenizer::from_bytes(BUILT_IN[2])?,
         };
-        if tokenizer.vocab_size() > self.config.vocab_size {
+        if tokenizer.vocab_size() > self.config.vocab_size() {
             return Err(ModelError::Vocabulary {
                 place: self.place.clone(),
                 tokens: tokenizer.vocab_size(),
-                vocab: self.config.vocab_size,
+                vocab: self.config.vocab_size(),
             });
         }
         Ok(tokenizer)
     }
 
-    /// The name that the file has for `name`: with the prefix `transformer.` or, in OpenAI's first conversion, without.
-    fn stored_name<'n>(&self, name: &'n str) -> &'n str {
-        match name.strip_prefix("transformer.") {
-            Some(bare) if !self.weights.contains(name) => bare,
-            _ => name,
+    /// The folder, or what stands for it in messages.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// The folder, unless the model is in the binary.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+
+    /// The shape of a GPT-2.
+    ///
+    /// # Errors
+    /// It is another kind of model.
+    pub fn gpt2(&self) -> Result<&Gpt2Config, ModelError> {
+        match &self.config {
+            Config::Gpt2(config) => Ok(config),
+            other => Err(ModelError::Kind { place: self.place.clone(), kind: other.kind(), wanted: "a gpt2" }),
         }
     }
 
-    /// Puts the weights into `engine`'s variables, as f32.
+    /// The encoder, recorded in the given mode.
+    ///
+    /// # Errors
+    /// It is no encoder.
+    pub fn encoder(&self, mode: Mode) -> Result<Box<dyn Encoder + '_>, ModelError> {
+        encoder(&self.config, mode).ok_or_else(|| ModelError::Kind {
+            place: self.place.clone(),
+            kind: self.config.kind(),
+            wanted: "a bert, distilbert or albert",
+        })
+    }
+
+    /// The head that `wanted` names, or else the one that config.json's `architectures` does.
+    ///
+    /// # Errors
+    /// There is no such head, or the file does not say.
+    pub fn head(&self, wanted: Option<&str>) -> Result<Head, ModelError> {
+        let fail = |reason: String| ModelError::Head { place: self.place.clone(), reason };
+        if let Some(name) = wanted {
+            return Head::parse(name).ok_or_else(|| fail(format!("--head {name} is not known; there are {}", Head::names())));
+        }
+        let name = self.config.architectures().first();
+        let name = name.ok_or_else(|| fail(format!("config.json has no architectures; give --head, one of {}", Head::names())))?;
+        Head::parse(name)
+            .ok_or_else(|| fail(format!("architecture {name:?} in config.json is not supported; give --head, one of {}", Head::names())))
+    }
+
+    /// Whether the file has the pooler of a bare encoder.
+    pub fn has_pooler(&self) -> bool {
+        let pooler = encoder(&self.config, Mode::default()).and_then(|e| e.heads().pooler);
+        pooler.is_some_and(|name| self.stored_name(&format!("{name}.weight")).is_some())
+    }
+
+    /// All parameters of the model with a head (of an encoder), or of a GPT-2.
+    ///
+    /// # Errors
+    /// The head does not go with the model.
+    pub fn parameters(&self, head: Head) -> Result<Vec<Parameter>, ModelError> {
+        let labels = self.config.rest().map_or(0, super::Rest::labels);
+        match (&self.config, encoder(&self.config, Mode::default())) {
+            (_, Some(encoder)) => heads::parameters(&*encoder, head, labels, self.has_pooler())
+                .map_err(|e| ModelError::Head { place: self.place.clone(), reason: e.to_string() }),
+            (Config::Gpt2(config), _) => Ok(gpt2::parameters(config)),
+            (_, None) => Ok(Vec::new()),
+        }
+    }
+
+    /// The name that the file has for `name`. Names of the encoder may lack its prefix (`transformer.`, `bert.`, ...: saved
+    /// without a head); layer norms were once called gamma and beta; the masked-LM bias is tied to its decoder's.
+    fn stored_name(&self, name: &str) -> Option<String> {
+        let prefix = match &self.config {
+            Config::Gpt2(_) => "transformer.",
+            Config::Bert(_) => "bert.",
+            Config::DistilBert(_) => "distilbert.",
+            Config::Albert(_) => "albert.",
+        };
+        let mut candidates = vec![name.to_owned()];
+        candidates.extend(name.strip_prefix(prefix).map(str::to_owned));
+        for name in candidates.clone() {
+            for (new, old) in [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")] {
+                candidates.extend(name.strip_suffix(new).map(|stem| format!("{stem}{old}")));
+            }
+            candidates.extend(name.strip_suffix("predictions.bias").map(|stem| format!("{stem}predictions.decoder.bias")));
+        }
+        candidates.into_iter().find(|name| self.weights.contains(name))
+    }
+
+    /// Puts the weights of `parameters` into `engine`'s variables, as f32, and returns the names of those that were not in
+    /// the file and began afresh.
     ///
     /// # Errors
     /// A weight is missing, or has another shape or type.
-    pub fn upload(&self, engine: &mut Engine) -> Result<(), ModelError> {
-        for parameter in parameters(&self.config) {
-            let stored = self.weights.get(self.stored_name(&parameter.name))?;
+    pub fn upload(&self, engine: &mut Engine, parameters: &[Parameter], missing: Missing) -> Result<Vec<String>, ModelError> {
+        let mut fresh = Vec::new();
+        for (index, parameter) in parameters.iter().enumerate() {
+            let stored = match (self.stored_name(&parameter.name), missing) {
+                (Some(name), _) => self.weights.get(&name)?,
+                (None, Missing::Refuse) => self.weights.get(&parameter.name)?,
+                (None, Missing::Initialise(seed)) => {
+                    engine.set(&parameter.name, &fresh_weights(parameter, seed, index))?;
+                    fresh.push(parameter.name.clone());
+                    continue;
+                }
+            };
             if stored.shape != parameter.shape.0 {
                 return Err(ModelError::Weight {
                     place: self.place.clone(),
-                    name: parameter.name,
+                    name: parameter.name.clone(),
                     reason: format!("its shape is {:?}, and config.json wants {}", stored.shape, parameter.shape),
                 });
             }
-            engine.set(&parameter.name, &HostTensor::floats(parameter.shape, stored.to_f32()?))?;
+            engine.set(&parameter.name, &HostTensor::floats(parameter.shape.clone(), stored.to_f32()?))?;
         }
-        Ok(())
+        Ok(fresh)
     }
+}
+
+/// What to do about a parameter that the file does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// It is an error.
+    Refuse,
+    /// It begins afresh, from this seed: a new head.
+    Initialise(u32),
 }
 
 /// Fills `engine`'s variables with fresh weights: a function of the seed alone, the same on every device.
 ///
 /// # Errors
 /// No memory on the device.
-pub fn initialise(config: &Gpt2Config, engine: &mut Engine, seed: u32) -> Result<(), GraphError> {
-    for (index, parameter) in parameters(config).into_iter().enumerate() {
-        let n = parameter.shape.elements();
-        let data = match parameter.init {
-            Init::Ones => vec![1.0; n],
-            Init::Zeros => vec![0.0; n],
-            Init::Normal(deviation) => {
-                (0..n as u32).map(|i| deviation * normal([seed, index as u32], i)).collect()
-            }
-        };
-        engine.set(&parameter.name, &HostTensor::floats(parameter.shape, data))?;
+pub fn initialise(parameters: &[Parameter], engine: &mut Engine, seed: u32) -> Result<(), GraphError> {
+    for (index, parameter) in parameters.iter().enumerate() {
+        engine.set(&parameter.name, &fresh_weights(parameter, seed, index))?;
     }
     Ok(())
+}
+
+/// The fresh weights of parameter number `index`.
+fn fresh_weights(parameter: &Parameter, seed: u32, index: usize) -> HostTensor<f32> {
+    let n = parameter.shape.elements();
+    let data = match parameter.init {
+        Init::Ones => vec![1.0; n],
+        Init::Zeros => vec![0.0; n],
+        Init::Normal(deviation) => (0..n as u32).map(|i| deviation * normal([seed, index as u32], i)).collect(),
+    };
+    HostTensor::floats(parameter.shape.clone(), data)
 }
 
 /// A normal number by Box and Muller's transform.
@@ -182,13 +302,14 @@ fn normal(key: [u32; 2], counter: u32) -> f32 {
 /// The folder cannot be written, or the device fails. Files are replaced one by one, each atomically.
 pub fn save(
     folder: &Path,
-    config: &Gpt2Config,
+    config: &Config,
+    parameters: &[Parameter],
     engine: &Engine,
     tokenizer: Option<&Tokenizer>,
     dtype: StoredType,
 ) -> Result<(), ModelError> {
     let mut tensors = Vec::new();
-    for parameter in parameters(config) {
+    for parameter in parameters {
         let Some(value) = engine.get(&parameter.name)? else { continue };
         let bytes: Vec<u8> = match dtype {
             StoredType::F16 => value.f().iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
@@ -196,10 +317,10 @@ pub fn save(
             _ => bytemuck::cast_slice(value.f()).to_vec(),
         };
         let stored = if matches!(dtype, StoredType::F16 | StoredType::BF16) { dtype } else { StoredType::F32 };
-        tensors.push((parameter.name, stored, parameter.shape.0, Cow::Owned(bytes)));
+        tensors.push((parameter.name.clone(), stored, parameter.shape.0.clone(), Cow::Owned(bytes)));
     }
-    let mut value = serde_json::to_value(config)
-        .map_err(|e| ConfigError { path: folder.join("config.json"), reason: e.to_string() })?;
+    let mut value =
+        config.to_json().map_err(|e| ConfigError { path: folder.join("config.json"), reason: e.to_string() })?;
     value["dtype"] = match dtype {
         StoredType::F16 => "float16",
         StoredType::BF16 => "bfloat16",

@@ -1,9 +1,21 @@
 //! Models: each file reads like its paper, and names its weights as Hugging Face does.
 
+mod albert;
+mod bert;
+mod blocks;
 mod config;
+mod distilbert;
+mod encoder;
 pub mod generate;
 pub mod gpt2;
+pub mod heads;
 mod load;
 
-pub use config::{ConfigError, Gpt2Config};
-pub use load::{Model, ModelError, initialise, save};
+pub use albert::Albert;
+pub use bert::Bert;
+pub use blocks::{Dropout, Init, Mode, Parameter};
+pub use config::{AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig, Gpt2Config, HiddenAct, Rest, Sharing};
+pub use distilbert::DistilBert;
+pub use encoder::{Encoder, HeadNames, Sizes, Text, encoder};
+pub use heads::Head;
+pub use load::{Missing, Model, ModelError, initialise, save};

@@ -1,15 +1,29 @@
 //! Tokens to train on. The batch of a step depends on (seed, step) only, so a resumed run sees what it would have seen.
 
-use super::TrainError;
-use crate::ops::{IGNORE, random::threefry};
+use super::{Batch, TrainError};
+use crate::ops::{HostTensor, IGNORE, random::threefry};
 use std::path::{Path, PathBuf};
 
 /// Token ids and, for each, the id that follows it.
-pub struct Batch {
+#[derive(Debug, Clone)]
+pub struct TokenBatch {
     /// `[batch, context]`
     pub ids: Vec<u32>,
     /// `[batch, context]`; [`IGNORE`] where nothing is predicted.
     pub targets: Vec<u32>,
+}
+
+impl TokenBatch {
+    /// Targets that are counted.
+    pub fn counted(&self) -> usize {
+        self.targets.iter().filter(|&&t| t != IGNORE).count()
+    }
+
+    /// Ids and targets as inputs of a causal language model, `[batch, context]` each.
+    pub fn feed(self, context: usize) -> Batch {
+        let shape = [self.ids.len() / context, context];
+        vec![HostTensor::uints(shape, self.ids), HostTensor::uints(shape, self.targets)]
+    }
 }
 
 /// Tokens for training and tokens held out.
@@ -74,10 +88,19 @@ impl Corpus {
         Ok(Self { train, held_out })
     }
 
+    /// What the tokens are, in short: another text, or another tokenizer, gives another.
+    pub fn fingerprint(&self) -> String {
+        // FNV-1a
+        let hash = self.train.iter().chain(&self.held_out).fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| {
+            (hash ^ u64::from(token)).wrapping_mul(0x100_0000_01b3)
+        });
+        format!("{}+{} tokens {hash:016x}", self.train.len(), self.held_out.len())
+    }
+
     /// The batch of micro-batch `micro` of step `step`: windows at random places, as in nanoGPT.
-    pub fn batch(&self, seed: u32, step: usize, micro: usize, batch: usize, context: usize) -> Batch {
+    pub fn batch(&self, seed: u32, step: usize, micro: usize, batch: usize, context: usize) -> TokenBatch {
         let places = (self.train.len() - context) as u64;
-        let mut result = Batch { ids: Vec::new(), targets: Vec::new() };
+        let mut result = TokenBatch { ids: Vec::new(), targets: Vec::new() };
         for row in 0..batch {
             // Key: the seed and a stream of its own; counter: the step and the row within it.
             let words = threefry([seed, 0xDA7A], [step as u32, (micro * batch + row) as u32]);
@@ -99,7 +122,7 @@ pub fn next_tokens(labels: &[u32], time: usize) -> Vec<u32> {
 /// Cuts `tokens` into batches of windows of `context` tokens that start `stride` apart, so that with `stride == context`
 /// each token but the first is predicted once. With a shorter stride a token is counted only in the first window that
 /// holds it. The last windows are filled up with ignored targets.
-pub fn windows(tokens: &[u32], context: usize, stride: usize, batch: usize) -> Vec<Batch> {
+pub fn windows(tokens: &[u32], context: usize, stride: usize, batch: usize) -> Vec<TokenBatch> {
     let mut rows: Vec<(Vec<u32>, Vec<u32>)> = Vec::new();
     let mut counted = 0;
     let mut start = 0;
@@ -116,7 +139,7 @@ pub fn windows(tokens: &[u32], context: usize, stride: usize, batch: usize) -> V
     }
     rows.chunks(batch)
         .map(|rows| {
-            let mut result = Batch { ids: Vec::new(), targets: Vec::new() };
+            let mut result = TokenBatch { ids: Vec::new(), targets: Vec::new() };
             for (ids, targets) in rows {
                 result.ids.extend(ids);
                 result.targets.extend(targets);

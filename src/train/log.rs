@@ -3,6 +3,7 @@
 use super::TrainError;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
@@ -28,6 +29,9 @@ pub struct Record {
     /// Tokens a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
+    /// What the objective tells besides: accuracies, parts of the loss.
+    #[serde(flatten)]
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// A log file, or none.

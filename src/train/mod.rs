@@ -9,9 +9,9 @@ mod schedule;
 mod state;
 mod trainer;
 
-pub use data::{Batch, Corpus, next_tokens, read_texts, windows};
+pub use data::{Corpus, TokenBatch, next_tokens, read_texts, windows};
 pub use error::TrainError;
 pub use log::{Log, Record};
 pub use schedule::{Schedule, Shape as ScheduleShape};
 pub use state::{load_state, save_state};
-pub use trainer::{LossInputs, Optimizer, Outcome, ParameterType, Settings, Trainer};
+pub use trainer::{Batch, Loss, LossFn, Objective, Optimizer, Outcome, ParameterType, Settings, Trainer};

@@ -1,20 +1,39 @@
 //! The training step as one plan: forward, loss, backward, clipping and the optimizer.
 
-use super::{Batch, Schedule, TrainError};
+use super::{Schedule, TrainError};
 use crate::{
     graph::{DispatchTime, Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
-    ops::{self, AdamW, HostTensor, OpError, Recorder, Shape, Tensor, TensorType},
+    ops::{self, AdamW, HostTensor, Lamb, OpError, Recorder, Shape, Tensor, TensorType},
 };
 
-/// What the loss function is given to record with.
-pub struct LossInputs {
-    /// `[batch, context]` u32.
-    pub ids: Tensor,
-    /// `[batch, context]` u32: the next tokens.
-    pub targets: Tensor,
-    /// `[2]` u32, seed and step: dropout's random state. Absent in evaluation.
-    pub rng: Option<Tensor>,
+/// What a model is trained on: the inputs of a micro-batch, and the loss that they give.
+pub struct Objective<'a> {
+    /// Name and type of each input.
+    pub inputs: Vec<(&'static str, TensorType)>,
+    /// Records the loss.
+    pub loss: &'a LossFn<'a>,
 }
+
+/// Records the loss for the inputs, which come in the order of [`Objective::inputs`]. The last argument is dropout's random
+/// state, `[2]` u32, seed and step; absent in evaluation.
+pub type LossFn<'a> = dyn Fn(&mut Graph, &[Tensor], Option<Tensor>) -> Result<Loss, OpError> + 'a;
+
+/// What a loss function records.
+pub struct Loss {
+    /// The mean loss `[]`, nats.
+    pub loss: Tensor,
+    /// What else the host reads: parts of the loss, predictions.
+    pub others: Vec<Tensor>,
+}
+
+impl From<Tensor> for Loss {
+    fn from(loss: Tensor) -> Self {
+        Self { loss, others: Vec::new() }
+    }
+}
+
+/// Values for [`Objective::inputs`].
+pub type Batch = Vec<HostTensor<f32>>;
 
 /// A parameter of the model.
 #[derive(Debug, Clone)]
@@ -23,6 +42,8 @@ pub struct ParameterType {
     pub name: String,
     /// Its shape.
     pub shape: Shape,
+    /// Whether weight decay (and LAMB's adaptation) applies to it: to matrices and embeddings, not to biases and layer norms.
+    pub decays: bool,
 }
 
 /// The rule that moves parameters.
@@ -30,6 +51,8 @@ pub struct ParameterType {
 pub enum Optimizer {
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     Adamw,
+    /// Adam whose step is scaled to each parameter's norm (You et al. 2020), as in ALBERT's code: no bias correction.
+    Lamb,
     /// Stochastic gradient descent with momentum (`--beta1`).
     Sgd,
 }
@@ -37,11 +60,11 @@ pub enum Optimizer {
 /// How to train.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Rows of a micro-batch.
+    /// Rows of a micro-batch, for the record.
     pub batch: usize,
     /// Micro-batches a step.
     pub accumulate: usize,
-    /// Tokens of a row.
+    /// Tokens of a row, for the record.
     pub context: usize,
     /// The rule that moves parameters.
     pub optimizer: Optimizer,
@@ -62,33 +85,38 @@ pub struct Settings {
 }
 
 /// What a step gave.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Mean loss over the step's tokens, nats.
+    /// Mean loss over the step's micro-batches, nats.
     pub loss: f32,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f32,
     /// Learning rate.
     pub rate: f32,
+    /// Of each micro-batch, [`Loss::others`].
+    pub others: Vec<Vec<HostTensor<f32>>>,
+}
+
+/// A recorded micro-batch.
+struct Micro {
+    inputs: Vec<Tensor>,
+    others: Vec<Tensor>,
 }
 
 /// A planned training step and a planned evaluation.
 pub struct Trainer {
     settings: Settings,
     plan: Plan,
-    micro: Vec<(Tensor, Tensor)>,
+    micro: Vec<Micro>,
     rng: Tensor,
     hyper: Tensor,
     loss: Tensor,
     norm: Tensor,
     eval: Plan,
-    eval_inputs: (Tensor, Tensor),
-    eval_losses: Tensor,
+    eval_inputs: Vec<Tensor>,
+    eval_loss: Loss,
     state: Vec<(String, Shape)>,
 }
-
-/// Records a mean loss `[]` for the inputs.
-pub type LossFn<'a> = dyn Fn(&mut Graph, &LossInputs) -> Result<Tensor, OpError> + 'a;
 
 impl Trainer {
     /// Plans the step and the evaluation. Parameters must be in `engine` already; moments begin at zero.
@@ -98,10 +126,9 @@ impl Trainer {
     pub fn new(
         engine: &mut Engine,
         parameters: &[ParameterType],
-        loss: &LossFn<'_>,
+        objective: &Objective<'_>,
         settings: Settings,
     ) -> Result<Self, TrainError> {
-        let shape = [settings.batch, settings.context];
         let mut g = Graph::new();
         let rng = g.input("rng", TensorType::u32([2]));
         let hyper = g.input("hyper", TensorType::f32([3]));
@@ -109,15 +136,17 @@ impl Trainer {
             .iter()
             .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
             .collect::<Result<_, _>>()?;
+        let feed = |g: &mut Graph| -> Vec<Tensor> {
+            objective.inputs.iter().map(|(name, ty)| g.input(name, ty.clone())).collect()
+        };
 
         // Each micro-batch's backward pass follows its forward pass, so that only one set of activations is alive.
         let mut micro = Vec::new();
         let mut total: Option<Tensor> = None;
         let mut sums: Vec<Option<Tensor>> = vec![None; variables.len()];
         for _ in 0..settings.accumulate {
-            let ids = g.input("ids", TensorType::u32(shape));
-            let targets = g.input("targets", TensorType::u32(shape));
-            let mean = loss(&mut g, &LossInputs { ids, targets, rng: Some(rng) })?;
+            let inputs = feed(&mut g);
+            let Loss { loss: mean, others } = (objective.loss)(&mut g, &inputs, Some(rng))?;
             let part = if settings.accumulate > 1 {
                 ops::scale(&mut g, mean, 1.0 / settings.accumulate as f32)?
             } else {
@@ -134,7 +163,7 @@ impl Trainer {
                 Some(total) => ops::add(&mut g, total, part)?,
                 None => part,
             });
-            micro.push((ids, targets));
+            micro.push(Micro { inputs, others });
         }
         let total = total.ok_or_else(|| TrainError::Setting { flag: "--accumulate", reason: "must be at least 1".into() })?;
 
@@ -151,8 +180,7 @@ impl Trainer {
             let ty = g.ty(variable).clone();
             let first = format!("optimizer.first.{}", parameter.name);
             let second = format!("optimizer.second.{}", parameter.name);
-            // Matrices and embeddings decay; biases and layer norms do not.
-            let weight_decay = if parameter.shape.rank() > 1 { settings.weight_decay } else { 0.0 };
+            let weight_decay = if parameter.decays { settings.weight_decay } else { 0.0 };
             let m = g.variable(&first, ty.clone())?;
             state.push((first, parameter.shape.clone()));
             match settings.optimizer {
@@ -162,31 +190,28 @@ impl Trainer {
                     let rule = AdamW { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps, weight_decay };
                     g.layer("adamw", |g| ops::adamw(g, variable, grad, m, v, hyper, factor, rule))?;
                 }
+                Optimizer::Lamb => {
+                    let v = g.variable(&second, ty)?;
+                    state.push((second, parameter.shape.clone()));
+                    let Settings { beta1, beta2, eps, .. } = settings;
+                    let rule = Lamb { beta1, beta2, eps, weight_decay, adapt: parameter.decays };
+                    g.layer("lamb", |g| ops::lamb(g, variable, grad, m, v, hyper, factor, rule))?;
+                }
                 Optimizer::Sgd => {
                     g.layer("sgd", |g| ops::sgd(g, variable, grad, Some(m), hyper, factor, settings.beta1, weight_decay))?;
                 }
             }
         }
-        let plan = engine.compile(g, &[total, norm], &PlanOptions::default())?;
+        let mut outputs = vec![total, norm];
+        outputs.extend(micro.iter().flat_map(|m| &m.others));
+        let plan = engine.compile(g, &outputs, &PlanOptions::default())?;
 
         let mut g = Graph::new();
-        let ids = g.input("ids", TensorType::u32(shape));
-        let targets = g.input("targets", TensorType::u32(shape));
-        let eval_losses = loss(&mut g, &LossInputs { ids, targets, rng: None })?;
-        let eval = engine.compile(g, &[eval_losses], &PlanOptions::default())?;
-        Ok(Self {
-            settings,
-            plan,
-            micro,
-            rng,
-            hyper,
-            loss: total,
-            norm,
-            eval,
-            eval_inputs: (ids, targets),
-            eval_losses,
-            state,
-        })
+        let eval_inputs = feed(&mut g);
+        let eval_loss = (objective.loss)(&mut g, &eval_inputs, None)?;
+        let outputs: Vec<_> = [eval_loss.loss].into_iter().chain(eval_loss.others.iter().copied()).collect();
+        let eval = engine.compile(g, &outputs, &PlanOptions::default())?;
+        Ok(Self { settings, plan, micro, rng, hyper, loss: total, norm, eval, eval_inputs, eval_loss, state })
     }
 
     /// Runs step `step` (from 0) on its micro-batches.
@@ -195,10 +220,10 @@ impl Trainer {
     /// The device fails, or the loss is no number.
     pub fn step(&mut self, engine: &mut Engine, step: usize, batches: &[Batch]) -> Result<Outcome, TrainError> {
         let s = &self.settings;
-        let shape = [s.batch, s.context];
-        for (&(ids, targets), batch) in self.micro.iter().zip(batches) {
-            self.plan.set(ids, HostTensor::uints(shape, batch.ids.clone()))?;
-            self.plan.set(targets, HostTensor::uints(shape, batch.targets.clone()))?;
+        for (micro, batch) in self.micro.iter().zip(batches) {
+            for (&input, value) in micro.inputs.iter().zip(batch) {
+                self.plan.set(input, value.clone())?;
+            }
         }
         let rate = s.schedule.rate(step);
         let correction = |beta: f32| (1.0 - f64::from(beta).powi(step as i32 + 1)) as f32;
@@ -210,31 +235,22 @@ impl Trainer {
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step: step + 1, loss });
         }
-        Ok(Outcome { loss, grad_norm, rate })
+        let read = |micro: &Micro| micro.others.iter().map(|&t| self.plan.get(t)).collect::<Result<Vec<_>, _>>();
+        let others = self.micro.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        Ok(Outcome { loss, grad_norm, rate, others })
     }
 
-    /// The mean loss over `batches`, weighted by their counted targets, nats a token.
+    /// The loss of one batch without dropout, nats, and [`Loss::others`].
     ///
     /// # Errors
     /// The device fails.
-    pub fn evaluate(
-        &mut self,
-        engine: &mut Engine,
-        batches: &[Batch],
-        mut progress: impl FnMut(usize),
-    ) -> Result<f64, TrainError> {
-        let shape = [self.settings.batch, self.settings.context];
-        let (mut sum, mut count) = (0.0, 0usize);
-        for (i, batch) in batches.iter().enumerate() {
-            self.eval.set(self.eval_inputs.0, HostTensor::uints(shape, batch.ids.clone()))?;
-            self.eval.set(self.eval_inputs.1, HostTensor::uints(shape, batch.targets.clone()))?;
-            self.eval.run(engine)?;
-            let counted = batch.targets.iter().filter(|&&t| t != ops::IGNORE).count();
-            sum += f64::from(self.eval.get(self.eval_losses)?.f()[0]) * counted as f64;
-            count += counted;
-            progress(i + 1);
+    pub fn evaluate(&mut self, engine: &mut Engine, batch: &Batch) -> Result<(f32, Vec<HostTensor<f32>>), TrainError> {
+        for (&input, value) in self.eval_inputs.iter().zip(batch) {
+            self.eval.set(input, value.clone())?;
         }
-        Ok(sum / count.max(1) as f64)
+        self.eval.run(engine)?;
+        let others = self.eval_loss.others.iter().map(|&t| self.eval.get(t)).collect::<Result<Vec<_>, _>>()?;
+        Ok((self.eval.get(self.eval_loss.loss)?.f()[0], others))
     }
 
     /// Names and shapes of everything that a resumed run needs.

@@ -1,18 +1,8 @@
 //! `config.json` of a GPT-2, as Hugging Face writes it.
 
+use super::in_range;
 use crate::ops::Gelu;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
-
-/// A configuration that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct ConfigError {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong in it.
-    pub reason: String,
-}
 
 /// The shape of a GPT-2 (Radford et al. 2019, section 2.3 and table 2). Missing fields are those of the 124M model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -100,47 +90,19 @@ impl Gpt2Config {
         Some(Self { n_layer, n_head, n_embd, ..Self::default() })
     }
 
-    /// Reads and checks a parsed `config.json`.
-    ///
-    /// # Errors
-    /// Another model type, impossible sizes, or a setting that is not supported.
-    pub fn from_json(path: &Path, value: &serde_json::Value) -> Result<Self, ConfigError> {
-        let fail = |reason: String| ConfigError { path: path.to_owned(), reason };
-        let kind = value.get("model_type").and_then(|v| v.as_str());
-        match kind {
-            Some("gpt2") => {}
-            Some(other) => {
-                return Err(fail(format!("model_type is {other:?}; this version runs \"gpt2\" only")));
-            }
-            None => return Err(fail("there is no \"model_type\"; a GPT-2's is \"gpt2\"".into())),
-        }
-        // transformers writes null for what is not set.
-        let mut value = value.clone();
-        if let Some(fields) = value.as_object_mut() {
-            fields.retain(|_, v| !v.is_null());
-        }
-        let config: Self = serde_json::from_value(value).map_err(|e| fail(e.to_string()))?;
-        config.check().map_err(fail)?;
-        Ok(config)
-    }
-
     /// Checks sizes against each other and against what a kernel can address.
     ///
     /// # Errors
     /// What does not fit, with the names of the fields.
     pub fn check(&self) -> Result<(), String> {
-        for (name, size) in [
+        in_range(&[
             ("vocab_size", self.vocab_size),
             ("n_positions", self.n_positions),
             ("n_embd", self.n_embd),
             ("n_layer", self.n_layer),
             ("n_head", self.n_head),
             ("n_inner", self.inner()),
-        ] {
-            if size == 0 || size > 1 << 24 {
-                return Err(format!("{name} is {size}; it must be from 1 to {}", 1 << 24));
-            }
-        }
+        ])?;
         if self.n_embd % self.n_head != 0 {
             return Err(format!("n_embd {} is not a multiple of n_head {}", self.n_embd, self.n_head));
         }
@@ -180,10 +142,5 @@ impl Gpt2Config {
             "gelu" => Ok(Gelu::Erf),
             other => Err(format!("activation_function {other:?} is not supported; gelu_new and gelu are")),
         }
-    }
-
-    /// Number of parameters.
-    pub fn parameters(&self) -> usize {
-        super::gpt2::parameters(self).iter().map(|p| p.shape.elements()).sum()
     }
 }

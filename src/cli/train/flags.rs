@@ -1,0 +1,226 @@
+//! Flags that all kinds of training take.
+
+use crate::cli::{
+    CliResult,
+    common::{DeviceArgs, number_in, refuse},
+};
+use clap::{ArgAction, ValueEnum};
+use shaderlm::{
+    checkpoint::StoredType,
+    models::{Config, Model},
+    text::Tokenizer,
+    train::{Optimizer, Schedule, ScheduleShape, Settings},
+};
+use std::path::{Path, PathBuf};
+
+/// How weights are stored.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Stored {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<Stored> for StoredType {
+    fn from(stored: Stored) -> Self {
+        match stored {
+            Stored::F32 => Self::F32,
+            Stored::F16 => Self::F16,
+            Stored::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// What is the same for every model.
+#[derive(clap::Args)]
+pub struct Flags {
+    /// Text files, one after another
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<PathBuf>,
+    /// The folder to write
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Begin with this model (a folder, or a repository of the Hub) and its tokenizer
+    #[arg(long, value_name = "DIR|REPO", conflicts_with_all = ["layers", "heads", "width", "vocab", "size"])]
+    pub init: Option<String>,
+    /// Blocks
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub layers: usize,
+    /// Attention heads a block
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub heads: usize,
+    /// Width of the residual stream
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub width: usize,
+    /// Tokens of a row; the context of the --init model by default, else 64 for a GPT-2 and 128 for the others
+    #[arg(long, value_name = "N")]
+    pub context: Option<usize>,
+    /// Rows of the token table; the tokenizer's number of tokens by default
+    #[arg(long, value_name = "N")]
+    pub vocab: Option<usize>,
+    /// Rows at once
+    #[arg(long, value_name = "N", default_value_t = 12)]
+    pub batch: usize,
+    /// Batches whose gradients are summed before a step
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub accumulate: usize,
+    /// Steps
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub steps: usize,
+    /// The rule that moves the weights
+    #[arg(long, value_enum, default_value_t = Optimizer::Adamw)]
+    pub optimizer: Optimizer,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = number_in(0.0, 100.0))]
+    pub lr: f32,
+    /// Last learning rate; a tenth of --lr by default
+    #[arg(long, value_name = "RATE", value_parser = number_in(0.0, 100.0))]
+    pub min_lr: Option<f32>,
+    /// Steps in which the rate rises from 0
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub warmup: usize,
+    /// What follows the warm-up
+    #[arg(long, value_enum, default_value_t = ScheduleShape::Cosine)]
+    pub schedule: ScheduleShape,
+    /// Decoupled decay of matrices and embeddings; by default 0.1 for a GPT-2 and 0.01 for the others
+    #[arg(long, value_name = "X", value_parser = number_in(0.0, 10.0))]
+    pub weight_decay: Option<f32>,
+    /// Decay of Adam's first moment; SGD's momentum
+    #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = number_in(0.0, 0.999_999))]
+    pub beta1: f32,
+    /// Decay of Adam's second moment; by default 0.99 for a GPT-2 and 0.999 for the others
+    #[arg(long, value_name = "X", value_parser = number_in(0.0, 0.999_999))]
+    pub beta2: Option<f32>,
+    /// Added to the root of Adam's second moment; by default 1e-8 for a GPT-2 and 1e-6 for the others
+    #[arg(long, value_name = "X", value_parser = number_in(0.0, 1.0))]
+    pub eps: Option<f32>,
+    /// Largest global norm of the gradient; 0 for no clipping
+    #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = number_in(0.0, 1e9))]
+    pub clip: f32,
+    /// Dropout on embeddings and on what is added to the residual stream
+    #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = number_in(0.0, 0.95))]
+    pub dropout: f32,
+    /// Seed of weights, data order and dropout
+    #[arg(long, value_name = "N", default_value_t = 1337)]
+    pub seed: u32,
+    /// Recompute each block's activations in the backward pass: less memory, about a third more time
+    #[arg(long)]
+    pub recompute: bool,
+    /// Steps between evaluations on the held-out text; 0 for one at the end
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub eval_every: usize,
+    /// Held-out text files, instead of a part of --data
+    #[arg(long, num_args = 1.., value_name = "FILE", conflicts_with = "eval_fraction")]
+    pub eval_data: Vec<PathBuf>,
+    /// Part of the data, at its end, that is held out
+    #[arg(long, value_name = "X", default_value_t = 0.1, value_parser = number_in(0.0, 0.9))]
+    pub eval_fraction: f32,
+    /// Steps between checkpoints; 0 for one at the end
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    pub save_every: usize,
+    /// How model.safetensors stores the weights; state.safetensors always has f32
+    #[arg(long, value_enum, default_value = "f32")]
+    pub dtype: Stored,
+    /// Go on from the state in --out
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace a run that --out holds
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "resume")]
+    pub overwrite: bool,
+    /// Write a JSON line a step here
+    #[arg(long, value_name = "FILE.jsonl")]
+    pub log: Option<PathBuf>,
+    /// Print the plan's size at the start
+    #[arg(long)]
+    pub stats: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Settings whose defaults differ from model to model.
+pub struct Defaults {
+    pub weight_decay: f32,
+    pub beta2: f32,
+    pub eps: f32,
+}
+
+impl Flags {
+    /// Refuses zeros where there must be something, and a folder that holds another run.
+    pub fn check(&self) -> CliResult {
+        for (flag, value) in [("--batch", self.batch), ("--accumulate", self.accumulate), ("--steps", self.steps)] {
+            if value == 0 {
+                return refuse(format!("{flag} 0: must be at least 1"));
+            }
+        }
+        self.check_folder(&self.state_file())
+    }
+
+    /// Where the state of the run is kept.
+    pub fn state_file(&self) -> PathBuf {
+        self.out.join("state.safetensors")
+    }
+
+    /// Refuses to write over what --out holds.
+    fn check_folder(&self, state_file: &Path) -> CliResult {
+        let place = self.out.display();
+        if self.overwrite {
+            return Ok(());
+        }
+        match (state_file.exists(), self.out.join("model.safetensors").exists()) {
+            (true, _) if !self.resume => refuse(format!(
+                "--out {place}: it holds a run already; give --resume to go on with it, --overwrite to replace it, or another folder"
+            )),
+            (false, true) if self.resume => refuse(format!(
+                "--resume: {place} holds a model but no state.safetensors to go on from; give --init {place} and another --out"
+            )),
+            (false, true) => refuse(format!("--out {place}: it holds a model already; give --overwrite to replace it, or another folder")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The --init model.
+    pub fn init(&self) -> Result<Option<Model>, Box<dyn std::error::Error>> {
+        Ok(self.init.as_deref().map(Model::open).transpose()?)
+    }
+
+    /// Rows of the token table.
+    pub fn vocab(&self, tokenizer: &Tokenizer) -> Result<usize, Box<dyn std::error::Error>> {
+        let vocab = self.vocab.unwrap_or(tokenizer.vocab_size());
+        if vocab < tokenizer.vocab_size() {
+            return refuse(format!("--vocab {vocab}: the tokenizer has {} tokens", tokenizer.vocab_size()));
+        }
+        Ok(vocab)
+    }
+
+    /// The context, at most that of the model.
+    pub fn context(&self, config: &Config) -> Result<usize, Box<dyn std::error::Error>> {
+        let most = config.positions();
+        match self.context {
+            Some(c) if c == 0 || c > most => refuse(format!("--context {c}: the model's is {most}")),
+            Some(c) => Ok(c),
+            None => Ok(most),
+        }
+    }
+
+    pub fn settings(&self, context: usize, defaults: &Defaults) -> Settings {
+        Settings {
+            batch: self.batch,
+            accumulate: self.accumulate,
+            context,
+            optimizer: self.optimizer,
+            schedule: Schedule {
+                shape: self.schedule,
+                peak: self.lr,
+                min: self.min_lr.unwrap_or(self.lr / 10.0),
+                warmup: self.warmup,
+                steps: self.steps,
+            },
+            weight_decay: self.weight_decay.unwrap_or(defaults.weight_decay),
+            beta1: self.beta1,
+            beta2: self.beta2.unwrap_or(defaults.beta2),
+            eps: self.eps.unwrap_or(defaults.eps),
+            clip: self.clip,
+            seed: self.seed,
+        }
+    }
+}

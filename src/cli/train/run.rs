@@ -1,0 +1,206 @@
+//! A run: steps, evaluations, log, bar, checkpoints, Ctrl-C and resuming, whatever is trained.
+
+use super::flags::Flags;
+use crate::cli::{CliResult, common::say};
+use indicatif::{ProgressBar, ProgressStyle};
+use shaderlm::{
+    checkpoint::remove_leftovers,
+    graph::Engine,
+    models::{Config, Parameter, save},
+    text::Tokenizer,
+    train::{Batch, Log, Objective, Outcome, ParameterType, Record, Settings, TrainError, Trainer, load_state, save_state},
+};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Named figures, for the log and the bar.
+pub type Figures = BTreeMap<String, f64>;
+
+/// What a run trains on, and how it is judged.
+pub trait Task {
+    /// The micro-batches of a step: a function of the step alone.
+    fn batches(&self, step: usize) -> Vec<Batch>;
+    /// Figures of a step besides its loss.
+    fn figures(&self, _batches: &[Batch], _outcome: &Outcome) -> Figures {
+        Figures::new()
+    }
+    /// The loss over the held-out text, nats, and figures; `None` if nothing is held out.
+    fn evaluate(
+        &self,
+        engine: &mut Engine,
+        trainer: &mut Trainer,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Option<(f64, Figures)>, TrainError>;
+}
+
+/// A run about to begin: the model's weights are in the engine.
+pub struct Run<'a> {
+    pub flags: &'a Flags,
+    pub config: &'a Config,
+    pub parameters: &'a [Parameter],
+    pub tokenizer: &'a Tokenizer,
+    pub settings: Settings,
+    /// What the data is; a resumed run must have the same.
+    pub data: String,
+}
+
+/// Figures as words.
+fn words(figures: &Figures) -> String {
+    figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
+}
+
+impl Run<'_> {
+    /// Everything that the losses depend on.
+    fn fingerprint(&self) -> String {
+        let shape = self.config.to_json().map(|v| v.to_string()).unwrap_or_default();
+        format!("{shape}, dropout {}, data {}, {:?}", self.flags.dropout, self.data, self.settings)
+    }
+
+    /// Trains to the end, or until Ctrl-C.
+    pub fn go(&self, engine: &mut Engine, objective: &Objective<'_>, task: &dyn Task) -> CliResult {
+        let flags = self.flags;
+        let types: Vec<_> = self
+            .parameters
+            .iter()
+            .map(|p| ParameterType { name: p.name.clone(), shape: p.shape.clone(), decays: p.decays() })
+            .collect();
+        let mut trainer = Trainer::new(engine, &types, objective, self.settings.clone())?;
+        let mut first = 0;
+        let state_file = flags.state_file();
+        if flags.overwrite && state_file.exists() {
+            // Gone before the new run's first checkpoint, so that --resume never mixes two runs.
+            std::fs::remove_file(&state_file).map_err(|e| format!("{}: {e}", state_file.display()))?;
+        }
+        if flags.resume && state_file.exists() {
+            first = load_state(&state_file, engine, trainer.state(), &self.fingerprint())?;
+        } else if flags.resume {
+            eprintln!("shaderlm: {} is not there yet; beginning at step 1", state_file.display());
+        }
+        // A folder that cannot be written is found now, not after an hour.
+        std::fs::create_dir_all(&flags.out).map_err(|e| format!("--out {}: {e}", flags.out.display()))?;
+        remove_leftovers(&flags.out);
+        if first == 0 {
+            self.save_state(engine, &trainer, 0)?;
+        }
+        self.save_model(engine)?;
+        if flags.stats {
+            self.print_stats(engine, &trainer);
+        }
+        self.steps(engine, &mut trainer, task, first)?;
+        engine.save_pipelines();
+        Ok(())
+    }
+
+    fn print_stats(&self, engine: &Engine, trainer: &Trainer) {
+        let s = trainer.stats();
+        eprintln!(
+            "{} on {}: {} parameters, {} dispatches in {} submissions a step, {:.3} GFLOP; {} bytes of activations planned, \
+             {} bytes in the arena, {} bytes of parameters and optimizer state",
+            self.config.kind(),
+            engine.device_name(),
+            self.parameters.iter().map(|p| p.shape.elements()).sum::<usize>(),
+            s.dispatches,
+            s.submissions,
+            s.flops as f64 / 1e9,
+            s.planned_bytes,
+            s.peak_bytes,
+            s.variable_bytes
+        );
+    }
+
+    fn steps(&self, engine: &mut Engine, trainer: &mut Trainer, task: &dyn Task, first: usize) -> CliResult {
+        let flags = self.flags;
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = stop.clone();
+        ctrlc::set_handler(move || {
+            // A second Ctrl-C does not wait.
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130);
+            }
+        })?;
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(flags.steps as u64) } else { ProgressBar::hidden() };
+        bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
+        bar.set_position(first as u64);
+        let mut log = Log::open(flags.log.as_deref(), first)?;
+        let tokens_a_step = self.settings.batch * self.settings.accumulate * self.settings.context;
+        let mut held_out: Option<(f64, Figures)> = None;
+        let mut saved = None;
+        let mut done = first;
+        let mut last_loss = f32::NAN;
+        for step in first..flags.steps {
+            let begin = Instant::now();
+            let batches = task.batches(step);
+            let outcome = trainer.step(engine, step, &batches)?;
+            done = step + 1;
+            last_loss = outcome.loss;
+            let speed = tokens_a_step as f64 / begin.elapsed().as_secs_f64();
+            let due = |every: usize| done == flags.steps || (every > 0 && done % every == 0);
+            let mut figures = task.figures(&batches, &outcome);
+            let shown = words(&figures);
+            let mut eval_loss = None;
+            if due(flags.eval_every) {
+                let evaluated = task.evaluate(engine, trainer, &|i, n| bar.set_message(format!("evaluating {i}/{n}")))?;
+                if let Some((loss, found)) = &evaluated {
+                    eval_loss = Some(*loss);
+                    bar.suspend(|| {
+                        say!("step {done}: loss {:.4}, held-out loss {loss:.4}{}", outcome.loss, words(found));
+                    });
+                    figures.extend(found.iter().map(|(name, value)| (format!("eval_{name}"), *value)));
+                }
+                held_out = evaluated;
+            }
+            log.write(&Record {
+                step: done,
+                loss: Some(outcome.loss),
+                grad_norm: Some(outcome.grad_norm),
+                lr: Some(outcome.rate),
+                eval_loss,
+                tokens_per_second: Some(speed),
+                figures,
+            })?;
+            bar.set_position(done as u64);
+            bar.set_message(format!(
+                "loss {:.4}{shown}{}  {speed:.0} tokens/s  lr {:.2e}",
+                outcome.loss,
+                held_out.as_ref().map(|e| format!(" (held out {:.4})", e.0)).unwrap_or_default(),
+                outcome.rate
+            ));
+            let stopping = stop.load(Ordering::SeqCst);
+            if due(flags.save_every) || stopping {
+                self.save_state(engine, trainer, done)?;
+                self.save_model(engine)?;
+                saved = Some(done);
+            }
+            if stopping {
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        if saved.is_none() && done == first {
+            say!("nothing to do: {first} steps are done already");
+        } else if done < flags.steps {
+            say!("stopped and saved at step {done} of {}; --resume goes on", flags.steps);
+        } else {
+            let held_out = held_out.map(|(loss, figures)| format!(", held-out loss {loss:.4}{}", words(&figures)));
+            say!("{} steps done: loss {last_loss:.4}{}; model in {}", flags.steps, held_out.unwrap_or_default(), flags.out.display());
+        }
+        Ok(())
+    }
+
+    fn save_state(&self, engine: &Engine, trainer: &Trainer, step: usize) -> CliResult {
+        let names: Vec<_> = trainer.state().iter().map(|(name, _)| name.clone()).collect();
+        Ok(save_state(&self.flags.state_file(), engine, &names, step, &self.fingerprint())?)
+    }
+
+    fn save_model(&self, engine: &Engine) -> CliResult {
+        let flags = self.flags;
+        Ok(save(&flags.out, self.config, self.parameters, engine, Some(self.tokenizer), flags.dtype.into())?)
+    }
+}
