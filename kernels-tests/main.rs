@@ -4,6 +4,7 @@
 mod harness;
 
 
+mod activation;
 mod attention;
 mod cache;
 mod checkpoint;
@@ -16,8 +17,10 @@ mod gelu;
 mod gpt2;
 mod graph;
 mod hub;
+mod lamb;
 mod layer_norm;
 mod matmul;
+mod mse;
 mod optimizer;
 mod reduce;
 mod sample;

@@ -12,7 +12,7 @@ use shaderlm::{
         Gpt2Config,
         gpt2::{Context, Dropout, Gpt2, parameters},
     },
-    ops::{self, AdamW, Gelu, Layout, Mask, Recorder, Sample, Tensor, TensorType},
+    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Recorder, Sample, Tensor, TensorType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,6 +58,9 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
         let clip = (i % 2 == 0).then_some(factor);
         if rows == 1 {
             ops::sgd(g, x, grad, (i % 3 == 0).then_some(m), hyper, clip, 0.9, 0.1).unwrap();
+        } else if rows == 3 {
+            let rule = Lamb { beta1: 0.9, beta2: 0.999, eps: 1e-6, weight_decay: 0.01, adapt: i % 3 == 0 };
+            ops::lamb(g, x, grad, m, v, hyper, clip, rule).unwrap();
         } else {
             let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
             ops::adamw(g, x, grad, m, v, hyper, clip, rule).unwrap();
@@ -99,6 +102,8 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         ops::softmax(g, x).unwrap(),
         ops::gelu(g, x, Gelu::Erf).unwrap(),
         ops::gelu(g, x, Gelu::Tanh).unwrap(),
+        ops::tanh(g, x).unwrap(),
+        ops::relu(g, x).unwrap(),
         ops::mean(g, x).unwrap(),
         ops::sum_leading(g, x, 2).unwrap(),
         ops::concat(g, &[x, x], 2).unwrap(),
@@ -231,17 +236,18 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 34] = [
-    ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"), ("attention_backward", "attention"),
-    ("binary", "elementwise"), ("cache_write", "cache"), ("clip_factor", "optimizer"), ("copy", "view"),
-    ("cross_entropy", "cross_entropy"), ("cross_entropy_backward", "cross_entropy"),
-    ("cross_entropy_mean", "cross_entropy"), ("dropout", "dropout"), ("embedding", "embedding"),
-    ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
-    ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"), ("layer_norm_parameters", "layer_norm"),
-    ("matmul_direct", "matmul"), ("matmul_dot", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"),
-    ("repeat", "reduce"), ("sample", "sample"), ("scale", "elementwise"), ("sgd", "optimizer"),
-    ("softmax", "softmax"), ("softmax_backward", "softmax"), ("square_sum", "optimizer"), ("sum_last", "reduce"),
-    ("sum_leading", "reduce"), ("transpose", "matmul"), ("zero", "view"),
+const TESTED_IN: [(&str, &str); 37] = [
+    ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
+    ("attention_backward", "attention"), ("binary", "elementwise"), ("cache_write", "cache"),
+    ("clip_factor", "optimizer"), ("copy", "view"), ("cross_entropy", "cross_entropy"),
+    ("cross_entropy_backward", "cross_entropy"), ("cross_entropy_mean", "cross_entropy"), ("dropout", "dropout"),
+    ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
+    ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
+    ("layer_norm_parameters", "layer_norm"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
+    ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("sample", "sample"),
+    ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
+    ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"), ("transpose", "matmul"),
+    ("zero", "view"),
 ];
 
 #[test]

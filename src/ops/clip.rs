@@ -32,6 +32,30 @@ pub fn clip_factor(g: &mut dyn Recorder, norm: Tensor, most: f32) -> Result<Tens
     record_one(g, ClipFactor(most), &[norm])
 }
 
+/// Lowers the norm of all `tensors` together into `y`, one element: sums of squares by parts, then the root of their sum.
+pub(super) fn lower_norm(cx: &mut Lowering<'_>, tensors: &[Operand], y: Window) -> Result<(), OpError> {
+    let mut jobs = Vec::new();
+    for tensor in tensors {
+        for range in cx.row_ranges(tensor.ty.elements(), 1)? {
+            jobs.push(tensor.part(range));
+        }
+    }
+    let parts = cx.scratch(jobs.iter().map(|job| job.len.div_ceil(PART)).sum());
+    let (kernel, _) = cx.reducing(kernel!("square_sum"), PORTABLE_LANES);
+    let mut first = 0;
+    for job in jobs {
+        let groups = job.len.div_ceil(PART);
+        let vec4 = cx.vec4(job.len, &[&job]);
+        let width = if vec4 { 4 } else { 1 };
+        let words = [(job.len / width) as u32, (PART / width) as u32];
+        let kernel = kernel.clone().with("VEC", vec4).with("LAST", false);
+        cx.dispatch(kernel, &[job.read(), parts.part(first..first + groups).write()], &words, groups)?;
+        first += groups;
+    }
+    let kernel = kernel.with("VEC", false).with("LAST", true);
+    cx.dispatch(kernel, &[parts.all().read(), y.write()], &[first as u32, first as u32], 1)
+}
+
 impl Operation for GlobalNorm {
     fn name(&self) -> &'static str {
         "global_norm"
@@ -45,27 +69,8 @@ impl Operation for GlobalNorm {
         inputs.iter().map(|i| 2 * i.elements() as u64).sum()
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let mut jobs = Vec::new();
-        for input in cx.inputs.clone() {
-            for range in cx.row_ranges(input.ty.elements(), 1)? {
-                jobs.push(input.part(range));
-            }
-        }
-        let parts = cx.scratch(jobs.iter().map(|job| job.len.div_ceil(PART)).sum());
-        let y = cx.output(0);
-        let (kernel, _) = cx.reducing(kernel!("square_sum"), PORTABLE_LANES);
-        let mut first = 0;
-        for job in jobs {
-            let groups = job.len.div_ceil(PART);
-            let vec4 = cx.vec4(job.len, &[&job]);
-            let width = if vec4 { 4 } else { 1 };
-            let words = [(job.len / width) as u32, (PART / width) as u32];
-            let kernel = kernel.clone().with("VEC", vec4).with("LAST", false);
-            cx.dispatch(kernel, &[job.read(), parts.part(first..first + groups).write()], &words, groups)?;
-            first += groups;
-        }
-        let kernel = kernel.with("VEC", false).with("LAST", true);
-        cx.dispatch(kernel, &[parts.all().read(), y.all().write()], &[first as u32, first as u32], 1)
+        let (inputs, y) = (cx.inputs.clone(), cx.output(0));
+        lower_norm(cx, &inputs, y.all())
     }
     host_reference!();
 }

@@ -76,8 +76,8 @@ pub fn sgd(
     Ok(())
 }
 
-/// The shape rule that both have. `same` are the inputs of the parameter's type, `hyper` the place of the rates.
-fn check(inputs: &[TensorType], same: &[usize], hyper: usize) -> Result<Vec<TensorType>, OpError> {
+/// The shape rule of optimizer steps. `same` are the inputs of the parameter's type, `hyper` the place of the rates.
+pub(super) fn check(inputs: &[TensorType], same: &[usize], hyper: usize) -> Result<Vec<TensorType>, OpError> {
     expect(inputs, &"f".repeat(inputs.len()))?;
     for &i in same {
         ensure(inputs[i].shape == inputs[0].shape, || {
