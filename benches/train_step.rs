@@ -4,9 +4,9 @@
 use clap::{Parser, ValueEnum};
 use shaderlm::{
     graph::{DispatchTime, Engine, EngineOptions, Graph, PlanOptions},
-    models::{Gpt2Config, gpt2::{Context, Gpt2, parameters}, initialise},
-    ops::{HostTensor, TensorType},
-    train::{Batch, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
+    models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
+    ops::{HostTensor, Tensor, TensorType},
+    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
 };
 use std::{collections::BTreeMap, error::Error, io::BufRead, time::Instant};
 
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
     eprintln!("{}", engine.device_name());
     let config = args.config();
-    initialise(&config, &mut engine, 1)?;
+    initialise(&parameters(&config), &mut engine, 1)?;
     let shape = [args.batch, args.context];
     let ids: Vec<u32> = (0..args.batch * args.context).map(|i| (i * 7919 % args.vocab) as u32).collect();
 
@@ -128,8 +128,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         })?;
     }
     if args.mode != Mode::Forward {
-        let types: Vec<_> =
-            parameters(&config).into_iter().map(|p| ParameterType { name: p.name, shape: p.shape }).collect();
+        let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
         let schedule = Schedule { shape: ScheduleShape::Constant, peak: 1e-4, min: 0.0, warmup: 0, steps: 1000 };
         let settings = Settings {
             batch: args.batch,
@@ -144,13 +143,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             clip: 1.0,
             seed: 1,
         };
-        let loss = |g: &mut Graph, inputs: &shaderlm::train::LossInputs| {
-            Gpt2::new(&config).loss(g, inputs.ids, inputs.targets, None)
+        let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
+            Ok(Gpt2::new(&config).loss(g, inputs[0], inputs[1], None)?.into())
         };
-        let mut trainer = Trainer::new(&mut engine, &types, &loss, settings)?;
+        let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();
+        let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings)?;
         eprintln!("train: {:?}", trainer.stats());
         let targets = ids.iter().map(|id| (id + 7919) % args.vocab as u32).collect();
-        let batch = [Batch { ids, targets }];
+        let batch = [TokenBatch { ids, targets }.feed(args.context)];
         let mut step = 0;
         if args.profile {
             for step in 0..2 {

@@ -6,12 +6,12 @@ use shaderlm::{
     checkpoint::SafeTensorsFile,
     graph::{Engine, Graph, PlanOptions, gradients},
     models::{
-        Model,
+        Gpt2Config, Missing, Model, Parameter,
         generate::{Generator, Sampling},
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{HostTensor, IGNORE, TensorType},
-    train::{Batch, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer, next_tokens},
+    ops::{HostTensor, IGNORE, Tensor, TensorType},
+    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer, next_tokens},
 };
 use std::{collections::HashMap, path::PathBuf};
 
@@ -21,6 +21,15 @@ fn fixture(path: &str) -> PathBuf {
 
 fn open(folder: &str) -> Model {
     Model::open(fixture(folder).to_str().unwrap()).unwrap_or_else(|e| panic!("{folder}: {e}"))
+}
+
+fn config(model: &Model) -> &Gpt2Config {
+    model.gpt2().unwrap()
+}
+
+fn upload(model: &Model, engine: &mut Engine) {
+    let fresh = model.upload(engine, &parameters(config(model)), Missing::Refuse).unwrap_or_else(|e| panic!("{e}"));
+    assert!(fresh.is_empty());
 }
 
 /// Both ways of running the graph.
@@ -59,8 +68,8 @@ fn check_case(folder: &str, case: &str) {
     let mask = if file.contains("attention_mask") { uints(&file, "attention_mask").1 } else { vec![1; batch * time] };
     for (device, mut engine) in engines() {
         let what = format!("{folder}/{case} on the {device}");
-        model.upload(&mut engine).unwrap();
-        let gpt2 = Gpt2::new(&model.config);
+        upload(&model, &mut engine);
+        let gpt2 = Gpt2::new(config(&model));
         let mut g = Graph::new();
         let input = g.input("ids", TensorType::u32([batch, time]));
         let keys = g.input("keys", TensorType::u32([batch, time]));
@@ -68,7 +77,7 @@ fn check_case(folder: &str, case: &str) {
         let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: Some(keys) }).unwrap();
         let logits = gpt2.head(&mut g, states[states.len() - 1]).unwrap();
         let loss = shaderlm::ops::cross_entropy(&mut g, logits, targets, IGNORE).unwrap();
-        let list = parameters(&model.config);
+        let list = parameters(config(&model));
         let variables: Vec<_> =
             list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
         let grads: Vec<_> = gradients(&mut g, loss, &variables).unwrap().into_iter().map(Option::unwrap).collect();
@@ -126,11 +135,11 @@ fn half_precision_shards_and_old_checkpoints() {
     check_case("f16", "case.safetensors");
     // The same weights as tiny's, stored otherwise.
     let (tiny, mut first) = (open("tiny"), engine());
-    tiny.upload(&mut first).unwrap();
+    upload(&tiny, &mut first);
     for folder in ["sharded", "old"] {
         let mut second = engine();
-        open(folder).upload(&mut second).unwrap_or_else(|e| panic!("{folder}: {e}"));
-        for p in parameters(&tiny.config) {
+        upload(&open(folder), &mut second);
+        for p in parameters(config(&tiny)) {
             let (a, b) = (first.get(&p.name).unwrap().unwrap(), second.get(&p.name).unwrap().unwrap());
             assert_eq!(a.f(), b.f(), "{folder}: {}", p.name);
         }
@@ -149,11 +158,8 @@ fn ten_steps_of_adamw() {
         let expected = floats(&file, "losses.f32");
         let norms = floats(&file, "grad_norms.f32");
         for (device, mut engine) in engines() {
-            model.upload(&mut engine).unwrap();
-            let types: Vec<_> = parameters(&model.config)
-                .into_iter()
-                .map(|p| ParameterType { name: p.name, shape: p.shape })
-                .collect();
+            upload(&model, &mut engine);
+            let types: Vec<_> = parameters(config(&model)).iter().map(Parameter::trained).collect();
             let settings = Settings {
                 batch,
                 accumulate: 1,
@@ -167,14 +173,15 @@ fn ten_steps_of_adamw() {
                 clip: 1.0,
                 seed: 0,
             };
-            let loss = |g: &mut Graph, i: &shaderlm::train::LossInputs| {
-                Gpt2::new(&model.config).loss(g, i.ids, i.targets, None)
+            let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| {
+                Ok(Gpt2::new(config(&model)).loss(g, i[0], i[1], None)?.into())
             };
-            let mut trainer = Trainer::new(&mut engine, &types, &loss, settings).unwrap();
+            let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([batch, time]))).to_vec();
+            let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings).unwrap();
             for step in 0..10 {
                 let ids = uints(&file, &format!("input_ids.{step}")).1;
                 let targets = next_tokens(&ids, time);
-                let outcome = trainer.step(&mut engine, step, &[Batch { ids, targets }]).unwrap();
+                let outcome = trainer.step(&mut engine, step, &[TokenBatch { ids, targets }.feed(time)]).unwrap();
                 let what = format!("{folder} on the {device}, step {step}");
                 let off = (outcome.loss / expected[step] - 1.0).abs();
                 assert!(off <= 1e-5, "{what}: loss {} instead of {}, {off:e}", outcome.loss, expected[step]);
@@ -182,7 +189,7 @@ fn ten_steps_of_adamw() {
                 assert!(off <= 1e-4, "{what}: gradient norm {} instead of {}", outcome.grad_norm, norms[step]);
             }
             let mut sum = 0.0;
-            for p in parameters(&model.config) {
+            for p in parameters(config(&model)) {
                 sum += engine.get(&p.name).unwrap().unwrap().f().iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
             }
             let norm = f64::from(floats(&file, "param_norm.f32")[0]);
@@ -207,7 +214,7 @@ fn greedy_continuations() {
             entry.2.push(ids(&case["ids"]));
         }
         for (device, mut engine) in engines() {
-            model.upload(&mut engine).unwrap();
+            upload(&model, &mut engine);
             for (penalty, prompts, expected) in by_penalty.values() {
                 // Each by itself, then all in one batch with their different lengths.
                 let each = prompts.iter().zip(expected).map(|(p, e)| (vec![p.clone()], vec![e.clone()]));
@@ -215,9 +222,9 @@ fn greedy_continuations() {
                     let sampling =
                         Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: *penalty, seed: 0 };
                     let longest = prompts.iter().map(Vec::len).max().unwrap();
-                    let capacity = model.config.n_positions.min(longest + count);
+                    let capacity = config(&model).n_positions.min(longest + count);
                     let mut generator =
-                        Generator::new(&mut engine, &model.config, prompts.len(), capacity, sampling).unwrap();
+                        Generator::new(&mut engine, config(&model), prompts.len(), capacity, sampling).unwrap();
                     generator.prompt(&prompts).unwrap();
                     generator.decode(3).unwrap();
                     generator.decode(count - 4).unwrap();
@@ -240,15 +247,15 @@ fn large() {
     let (shape, ids) = uints(&file, "input_ids");
     let [batch, time] = shape[..] else { panic!("{shape:?}") };
     let mut engine = engine();
-    model.upload(&mut engine).unwrap();
-    let gpt2 = Gpt2::new(&model.config);
+    upload(&model, &mut engine);
+    let gpt2 = Gpt2::new(config(&model));
     let mut g = Graph::new();
     let input = g.input("ids", TensorType::u32([batch, time]));
     let targets = g.input("targets", TensorType::u32([batch, time]));
     let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None }).unwrap();
     let logits = gpt2.head(&mut g, states[states.len() - 1]).unwrap();
     let loss = shaderlm::ops::cross_entropy(&mut g, logits, targets, IGNORE).unwrap();
-    let list = parameters(&model.config);
+    let list = parameters(config(&model));
     let variables: Vec<_> =
         list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
     let grads: Vec<_> = gradients(&mut g, loss, &variables).unwrap().into_iter().map(Option::unwrap).collect();

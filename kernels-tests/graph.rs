@@ -4,12 +4,12 @@ use crate::harness::{engine, nmse};
 use shaderlm::{
     graph::{Engine, Graph, PlanOptions, PlanStats, gradients},
     models::{
-        Gpt2Config,
-        gpt2::{Dropout, Gpt2, parameters},
+        Dropout, Gpt2Config, Mode, Parameter,
+        gpt2::{Gpt2, parameters},
         initialise,
     },
-    ops::{self, HostTensor, TensorType},
-    train::{Batch, LossInputs, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
+    ops::{self, HostTensor, Tensor, TensorType},
+    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
 };
 
 fn config() -> Gpt2Config {
@@ -19,12 +19,12 @@ fn config() -> Gpt2Config {
 /// Loss and gradients of a small GPT-2 with dropout, and the plan's sizes.
 fn run(engine: &mut Engine, recompute: bool, options: &PlanOptions) -> (Vec<Vec<f32>>, PlanStats) {
     let config = config();
-    initialise(&config, engine, 3).unwrap();
+    initialise(&parameters(&config), engine, 3).unwrap();
     let shape = [16, 16];
     let mut g = Graph::new();
     let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
     let rng = g.input("rng", TensorType::u32([2]));
-    let model = Gpt2 { config: &config, dropout: Some(Dropout { rate: 0.2, rng }), recompute };
+    let model = Gpt2 { config: &config, mode: Mode { dropout: Some(Dropout { rate: 0.2, rng }), recompute } };
     let loss = model.loss(&mut g, ids, targets, None).unwrap();
     let list: Vec<_> =
         parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
@@ -68,9 +68,8 @@ fn fusion_and_the_arena_change_nothing_but_the_cost() {
 fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
     let config = config();
     let mut engine = engine();
-    initialise(&config, &mut engine, 3).unwrap();
-    let types: Vec<_> =
-        parameters(&config).into_iter().map(|p| ParameterType { name: p.name, shape: p.shape }).collect();
+    initialise(&parameters(&config), &mut engine, 3).unwrap();
+    let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
     let schedule = Schedule { shape: ScheduleShape::Linear, peak: 1e-2, min: 1e-3, warmup: 2, steps: 6 };
     let settings = Settings {
         batch,
@@ -85,8 +84,9 @@ fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
         clip: 1.0,
         seed: 1,
     };
-    let loss = |g: &mut Graph, i: &LossInputs| Gpt2::new(&config).loss(g, i.ids, i.targets, None);
-    let mut trainer = Trainer::new(&mut engine, &types, &loss, settings).unwrap();
+    let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(&config).loss(g, i[0], i[1], None)?.into());
+    let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([batch, 16]))).to_vec();
+    let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings).unwrap();
     let rows = batch * 16;
     (0..6)
         .map(|step| {
@@ -94,7 +94,7 @@ fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
                 .map(|m| {
                     let ids: Vec<u32> = ids[m * rows..][..rows].iter().map(|id| (id + step as u32) % 50).collect();
                     let targets = ids.iter().map(|id| (id * 3 + 1) % 50).collect();
-                    Batch { ids, targets }
+                    TokenBatch { ids, targets }.feed(16)
                 })
                 .collect();
             trainer.step(&mut engine, step, &batches).unwrap().loss

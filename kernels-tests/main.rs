@@ -13,6 +13,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod encoders;
 mod gelu;
 mod gpt2;
 mod graph;

@@ -1,9 +1,14 @@
 //! `shaderlm backward`
 
-use super::{CliResult, common::{DeviceArgs, refuse}, io};
+use super::{
+    CliResult,
+    common::DeviceArgs,
+    forward::{chosen_head, feed},
+    io,
+};
 use shaderlm::{
     graph::{Graph, GraphError, PlanOptions, gradients},
-    models::{Model, gpt2::{Gpt2, parameters}},
+    models::{Config, Missing, Mode, Model},
     ops::{HostTensor, TensorType},
     train::next_tokens,
 };
@@ -11,8 +16,10 @@ use std::path::PathBuf;
 
 /// Run a model forward and backward and write its loss and gradients
 ///
-/// IN holds `input_ids` and `labels` [batch, time], aligned as in transformers (shifted inside the model, -100 ignored), and
-/// optionally `attention_mask`; OUT gets `loss` and `grad.NAME` for every parameter by its Hugging Face name.
+/// IN holds `input_ids` [batch, time], what `forward` takes besides, and the labels of the model's head by transformers' names:
+/// `labels` (-100 is not counted; a GPT-2's are aligned with the ids and shifted inside the model), `next_sentence_label` or
+/// `sentence_order_label`, `start_positions` and `end_positions`. OUT gets `loss` and `grad.NAME` for every parameter by its
+/// Hugging Face name; a shared parameter once, with the sum.
 #[derive(clap::Args)]
 pub struct Backward {
     /// A folder with config.json and model.safetensors, or a repository of the Hub
@@ -24,6 +31,9 @@ pub struct Backward {
     /// The safetensors file to write
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
+    /// Another head than config.json names: masked-lm, pretraining, next-sentence, sequence, tokens, qa or choice
+    #[arg(long, value_name = "NAME")]
+    head: Option<String>,
     /// Recompute each block's activations instead of keeping them
     #[arg(long)]
     recompute: bool,
@@ -34,36 +44,36 @@ pub struct Backward {
 impl Backward {
     pub fn run(self) -> CliResult {
         let model = Model::open(&self.model)?;
-        let config = &model.config;
-        let input = io::read_input(&self.input, config.vocab_size, config.n_positions)?;
-        let Some(labels) = &input.labels else {
-            return refuse(format!("{}: there is no tensor labels, which backward needs", self.input.display()));
-        };
-        let shape = [input.batch, input.time];
-        let targets_data = next_tokens(labels, input.time);
-        let mut engine = self.device.engine()?;
-        model.upload(&mut engine)?;
+        let head = chosen_head(&model, self.head.as_deref())?;
+        let input = io::Input::read(&self.input, &model, head)?;
 
         let mut g = Graph::new();
-        let ids = g.input("input_ids", TensorType::u32(shape));
-        let targets = g.input("targets", TensorType::u32(shape));
-        let keys = input.mask.as_ref().map(|_| g.input("attention_mask", TensorType::u32(shape)));
-        let gpt2 = Gpt2 { recompute: self.recompute, ..Gpt2::new(config) };
-        let loss = gpt2.loss(&mut g, ids, targets, keys)?;
-        let names: Vec<_> = parameters(config).into_iter().map(|p| (p.name, p.shape)).collect();
-        let variables = names
+        let mode = Mode { recompute: self.recompute, dropout: None };
+        let recording = model.record(&mut g, head, input.inputs(), mode)?;
+        let (labels, loss) = recording.loss(&mut g, &model.config, head)?;
+        let mut feeds = Vec::new();
+        for (name, tensor) in labels {
+            let mut values = input.labels(name, &model.config, head)?;
+            if let Config::Gpt2(_) = model.config {
+                values = HostTensor::uints(values.shape.clone(), next_tokens(values.u(), values.shape.width()));
+            }
+            feeds.push((tensor, values));
+        }
+        let parameters = model.parameters(head)?;
+        let mut engine = self.device.engine()?;
+        model.upload(&mut engine, &parameters, Missing::Refuse)?;
+        let variables = parameters
             .iter()
-            .map(|(name, shape)| g.variable(name, TensorType::f32(shape.clone())))
+            .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
             .collect::<Result<Vec<_>, _>>()?;
         let grads = gradients(&mut g, loss, &variables)?;
         let mut wanted = vec![("loss".to_owned(), loss)];
-        wanted.extend(names.iter().zip(&grads).filter_map(|((name, _), grad)| Some((format!("grad.{name}"), (*grad)?))));
+        wanted.extend(parameters.iter().zip(&grads).filter_map(|(p, grad)| Some((format!("grad.{}", p.name), (*grad)?))));
         let outputs: Vec<_> = wanted.iter().map(|w| w.1).collect();
         let mut plan = engine.compile(g, &outputs, &PlanOptions::default())?;
-        plan.set(ids, HostTensor::uints(shape, input.ids))?;
-        plan.set(targets, HostTensor::uints(shape, targets_data))?;
-        if let (Some(keys), Some(mask)) = (keys, input.mask) {
-            plan.set(keys, HostTensor::uints(shape, mask))?;
+        feed(&mut plan, &recording, &input)?;
+        for (tensor, values) in feeds {
+            plan.set(tensor, values)?;
         }
         plan.run(&mut engine)?;
         let results =

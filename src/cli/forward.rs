@@ -2,16 +2,18 @@
 
 use super::{CliResult, common::DeviceArgs, io};
 use shaderlm::{
-    graph::{Graph, PlanOptions},
-    models::{Model, gpt2::{Context, Gpt2}},
-    ops::{HostTensor, TensorType},
+    graph::{Graph, GraphError, Plan, PlanOptions},
+    models::{Head, Missing, Mode, Model, Recording},
+    ops::HostTensor,
 };
 use std::path::PathBuf;
 
-/// Run a model on token ids and write its logits
+/// Run a model on token ids and write what it gives
 ///
-/// IN holds `input_ids` [batch, time] (I64, I32 or U32) and optionally `attention_mask`; OUT gets `logits` F32
-/// [batch, time, vocabulary].
+/// IN holds `input_ids` [batch, time] (I64, I32 or U32) and optionally `attention_mask` and `token_type_ids`; OUT gets, in F32
+/// and by transformers' names, what the model's head gives: `logits`, `prediction_logits` with `sop_logits` or
+/// `seq_relationship_logits`, `start_logits` and `end_logits`, or `last_hidden_state` and `pooler_output`. For multiple choice
+/// the inputs are [batch, choices, time].
 #[derive(clap::Args)]
 pub struct Forward {
     /// A folder with config.json and model.safetensors, or a repository of the Hub
@@ -23,40 +25,53 @@ pub struct Forward {
     /// The safetensors file to write
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
-    /// Also write hidden_states.N: the embeddings, each block's output, and the last one after the final layer norm
+    /// Another head than config.json names: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa or choice
+    #[arg(long, value_name = "NAME")]
+    head: Option<String>,
+    /// Also write hidden_states.N: the embeddings and each layer's output
     #[arg(long)]
     hidden_states: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
+/// The head of `model`; a GPT-2 has but one, which is not asked about.
+pub fn chosen_head(model: &Model, name: Option<&str>) -> Result<Head, Box<dyn std::error::Error>> {
+    Ok(if model.gpt2().is_ok() { Head::Base } else { model.head(name)? })
+}
+
+/// Feeds ids, types and mask.
+pub fn feed(plan: &mut Plan, recording: &Recording, input: &io::Input) -> Result<(), GraphError> {
+    let shape = [input.inputs().rows, input.inputs().time];
+    plan.set(recording.ids, HostTensor::uints(shape, input.ids.clone()))?;
+    for (tensor, values) in [(recording.keys, &input.mask), (recording.types, &input.types)] {
+        if let (Some(tensor), Some(values)) = (tensor, values) {
+            plan.set(tensor, HostTensor::uints(shape, values.clone()))?;
+        }
+    }
+    Ok(())
+}
+
 impl Forward {
     pub fn run(self) -> CliResult {
         let model = Model::open(&self.model)?;
-        let config = &model.config;
-        let input = io::read_input(&self.input, config.vocab_size, config.n_positions)?;
-        let shape = [input.batch, input.time];
+        let head = chosen_head(&model, self.head.as_deref())?;
+        let input = io::Input::read(&self.input, &model, head)?;
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine)?;
+        model.upload(&mut engine, &model.parameters(head)?, Missing::Refuse)?;
 
         let mut g = Graph::new();
-        let ids = g.input("input_ids", TensorType::u32(shape));
-        let keys = input.mask.as_ref().map(|_| g.input("attention_mask", TensorType::u32(shape)));
-        let gpt2 = Gpt2::new(config);
-        let states = gpt2.hidden_states(&mut g, ids, Context::Whole { keys })?;
-        let logits = gpt2.head(&mut g, states[states.len() - 1])?;
-        let mut wanted = vec![("logits".to_owned(), logits)];
+        let recording = model.record(&mut g, head, input.inputs(), Mode::default())?;
+        let outputs = &recording.outputs;
+        let mut wanted: Vec<_> = outputs.named.iter().map(|(name, tensor)| ((*name).to_owned(), *tensor)).collect();
         if self.hidden_states {
-            wanted.extend(states.iter().enumerate().map(|(i, &s)| (format!("hidden_states.{i}"), s)));
+            wanted.extend(outputs.hidden_states.iter().enumerate().map(|(i, &s)| (format!("hidden_states.{i}"), s)));
         }
-        let outputs: Vec<_> = wanted.iter().map(|w| w.1).collect();
-        let mut plan = engine.compile(g, &outputs, &PlanOptions::default())?;
-        plan.set(ids, HostTensor::uints(shape, input.ids))?;
-        if let (Some(keys), Some(mask)) = (keys, input.mask) {
-            plan.set(keys, HostTensor::uints(shape, mask))?;
-        }
+        let tensors: Vec<_> = wanted.iter().map(|w| w.1).collect();
+        let mut plan = engine.compile(g, &tensors, &PlanOptions::default())?;
+        feed(&mut plan, &recording, &input)?;
         plan.run(&mut engine)?;
-        let results = wanted.into_iter().map(|(name, t)| Ok((name, plan.get(t)?))).collect::<Result<Vec<_>, shaderlm::graph::GraphError>>()?;
+        let results = wanted.into_iter().map(|(name, t)| Ok((name, plan.get(t)?))).collect::<Result<Vec<_>, GraphError>>()?;
         io::write_output(&self.output, &results)?;
         engine.save_pipelines();
         Ok(())

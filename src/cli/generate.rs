@@ -6,8 +6,9 @@ use super::{
 };
 use shaderlm::{
     models::{
-        Model, ModelError,
+        Missing, Model, ModelError,
         generate::{GenerationStats, Generator, Sampling},
+        gpt2::parameters,
     },
     text::{TextStream, Tokenizer},
 };
@@ -98,6 +99,7 @@ struct Limits {
 impl Generate {
     pub fn run(self) -> CliResult {
         let model = Model::chosen(self.model.as_deref())?;
+        let config = model.gpt2()?;
         let tokenizer = match model.tokenizer() {
             Ok(tokenizer) => Some(tokenizer),
             // Ids go in, ids come out.
@@ -105,8 +107,8 @@ impl Generate {
             Err(error @ ModelError::Text(_)) => return refuse(format!("{error}; without one give --ids")),
             Err(error) => return Err(error.into()),
         };
-        let prompts = self.encoded_prompts(tokenizer.as_ref(), model.config.vocab_size)?;
-        let context = model.config.n_positions;
+        let prompts = self.encoded_prompts(tokenizer.as_ref(), config.vocab_size)?;
+        let context = config.n_positions;
         let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
         let room = if self.slide { usize::MAX } else { (context + 1).saturating_sub(longest) };
         let max_tokens = self.max_tokens.unwrap_or(200.min(room));
@@ -120,7 +122,7 @@ impl Generate {
             ));
         }
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine)?;
+        model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -139,7 +141,7 @@ impl Generate {
             })
             .collect();
         let stats = {
-            let mut generator = Generator::new(&mut engine, &model.config, prompts.len(), capacity, sampling)?;
+            let mut generator = Generator::new(&mut engine, config, prompts.len(), capacity, sampling)?;
             let end = tokenizer.as_ref().and_then(Tokenizer::end_of_text);
             self.write(&mut generator, &prompts, &mut rows, &Limits { max_tokens, end })?;
             generator.stats

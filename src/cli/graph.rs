@@ -3,11 +3,12 @@
 use super::{
     CliResult,
     common::{DeviceArgs, refuse},
+    forward::chosen_head,
 };
 use shaderlm::{
     gpu::Capabilities,
     graph::{Graph, dot, gradients, rows},
-    models::{Model, gpt2::{Context, Gpt2, parameters}},
+    models::{Inputs, Mode, Model},
     ops::TensorType,
 };
 use std::{io::Write, path::PathBuf};
@@ -24,6 +25,9 @@ pub struct GraphCommand {
     /// Tokens a row; the model's context by default
     #[arg(long, value_name = "T")]
     context: Option<usize>,
+    /// Another head than config.json names, of an encoder: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa, choice
+    #[arg(long, value_name = "NAME")]
+    head: Option<String>,
     /// With the loss and the backward pass
     #[arg(long)]
     backward: bool,
@@ -37,31 +41,29 @@ pub struct GraphCommand {
 impl GraphCommand {
     pub fn run(self) -> CliResult {
         let model = Model::chosen(self.model.as_deref())?;
-        let config = &model.config;
-        let context = self.context.unwrap_or(config.n_positions);
-        if self.batch == 0 || context == 0 || context > config.n_positions {
+        let head = chosen_head(&model, self.head.as_deref())?;
+        let most = model.config.positions();
+        let context = self.context.unwrap_or(most);
+        if self.batch == 0 || context == 0 || context > most {
             return refuse(format!(
-                "--batch {} --context {context}: at least 1 each, and no more context than the model's {}",
-                self.batch, config.n_positions
+                "--batch {} --context {context}: at least 1 each, and no more context than the model's {most}",
+                self.batch
             ));
         }
-        let shape = [self.batch, context];
+        let choices = if head.chooses() { 2 } else { 1 };
+        let inputs = Inputs { rows: self.batch * choices, time: context, choices, mask: false, types: false };
+        let parameters = model.parameters(head)?;
         let mut g = Graph::new();
-        let ids = g.input("ids", TensorType::u32(shape));
-        let gpt2 = Gpt2::new(config);
-        let mut outputs = Vec::new();
+        let recording = model.record(&mut g, head, inputs, Mode::default())?;
+        let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
         if self.backward {
-            let targets = g.input("targets", TensorType::u32(shape));
-            let loss = gpt2.loss(&mut g, ids, targets, None)?;
-            let variables = parameters(config)
-                .into_iter()
-                .map(|p| g.variable(&p.name, TensorType::f32(p.shape)))
+            let (_, loss) = recording.loss(&mut g, &model.config, head)?;
+            let variables = parameters
+                .iter()
+                .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
                 .collect::<Result<Vec<_>, _>>()?;
-            outputs.push(loss);
+            outputs = vec![loss];
             outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
-        } else {
-            let states = gpt2.hidden_states(&mut g, ids, Context::Whole { keys: None })?;
-            outputs.push(gpt2.head(&mut g, states[states.len() - 1])?);
         }
         if let Some(path) = &self.dot {
             std::fs::write(path, dot(&g)).map_err(|e| format!("--dot {}: {e}", path.display()))?;
@@ -98,7 +100,7 @@ impl GraphCommand {
             table.len(),
             total(|r| r.bytes) as f64 / 1e6,
             total(|r| r.flops) as f64 / 1e9,
-            config.parameters()
+            parameters.iter().map(|p| p.shape.elements()).sum::<usize>()
         )?;
         Ok(())
     }

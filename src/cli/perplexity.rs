@@ -7,7 +7,10 @@ use super::{
 use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     graph::{Graph, PlanOptions},
-    models::{Model, gpt2::Gpt2},
+    models::{
+        Missing, Model,
+        gpt2::{Gpt2, parameters},
+    },
     ops::{HostTensor, IGNORE, TensorType},
     train::{read_texts, windows},
 };
@@ -44,7 +47,7 @@ pub struct Perplexity {
 impl Perplexity {
     pub fn run(self) -> CliResult {
         let model = Model::chosen(self.model.as_deref())?;
-        let config = &model.config;
+        let config = model.gpt2()?;
         let context = config.n_positions;
         let stride = self.stride.unwrap_or(context);
         if stride == 0 || stride > context {
@@ -62,7 +65,7 @@ impl Perplexity {
         let batches = windows(&tokens, time, stride.min(time), self.batch);
 
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine)?;
+        model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
         let shape = [self.batch, time];
         let mut g = Graph::new();
         let ids = g.input("ids", TensorType::u32(shape));

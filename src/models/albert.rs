@@ -156,8 +156,8 @@ impl Encoder for Albert<'_> {
                 x = g.layer(&format!("layer.{layer}"), |g| {
                     self.mode.block(g, |g| self.layer(g, x, stream, &names, qkv, text.keys))
                 })?;
+                states.push(x);
             }
-            states.push(x);
         }
         Ok(states)
     }

@@ -4,6 +4,7 @@ use super::config::HiddenAct;
 use crate::{
     graph::Graph,
     ops::{self, Layout, Mask, OpError, Recorder, Shape, Tensor, TensorType},
+    train::ParameterType,
 };
 
 /// A parameter's name, shape and initialisation.
@@ -29,9 +30,9 @@ pub enum Init {
 }
 
 impl Parameter {
-    /// Whether weight decay applies: to matrices and embeddings, not to biases and layer norms.
-    pub fn decays(&self) -> bool {
-        self.shape.rank() > 1
+    /// As the trainer takes it: weight decay applies to matrices and embeddings, not to biases and layer norms.
+    pub fn trained(&self) -> ParameterType {
+        ParameterType { name: self.name.clone(), shape: self.shape.clone(), decays: self.shape.rank() > 1 }
     }
 }
 

@@ -176,9 +176,9 @@ impl<'a> Gpt2<'a> {
 
     fn linear(&self, g: &mut Graph, x: Tensor, name: &str, out: usize) -> Result<Tensor, OpError> {
         let width = g.ty(x).shape.width();
-        let weight = weight(g, &format!("{name}.weight"), [width, out])?;
+        let w = weight(g, &format!("{name}.weight"), [width, out])?;
         let bias = weight(g, &format!("{name}.bias"), [out])?;
-        ops::linear(g, x, weight, bias)
+        ops::linear(g, x, w, bias)
     }
 
     fn norm(&self, g: &mut Graph, x: Tensor, name: &str) -> Result<Tensor, OpError> {

@@ -10,6 +10,7 @@ pub mod generate;
 pub mod gpt2;
 pub mod heads;
 mod load;
+mod record;
 
 pub use albert::Albert;
 pub use bert::Bert;
@@ -18,4 +19,5 @@ pub use config::{AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig
 pub use distilbert::DistilBert;
 pub use encoder::{Encoder, HeadNames, Sizes, Text, encoder};
 pub use heads::Head;
+pub use record::{Inputs, Recording, pair_label};
 pub use load::{Missing, Model, ModelError, initialise, save};

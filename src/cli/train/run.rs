@@ -8,7 +8,7 @@ use shaderlm::{
     graph::Engine,
     models::{Config, Parameter, save},
     text::Tokenizer,
-    train::{Batch, Log, Objective, Outcome, ParameterType, Record, Settings, TrainError, Trainer, load_state, save_state},
+    train::{Batch, Log, Objective, Outcome, Record, Settings, TrainError, Trainer, load_state, save_state},
 };
 use std::{
     collections::BTreeMap,
@@ -66,11 +66,7 @@ impl Run<'_> {
     /// Trains to the end, or until Ctrl-C.
     pub fn go(&self, engine: &mut Engine, objective: &Objective<'_>, task: &dyn Task) -> CliResult {
         let flags = self.flags;
-        let types: Vec<_> = self
-            .parameters
-            .iter()
-            .map(|p| ParameterType { name: p.name.clone(), shape: p.shape.clone(), decays: p.decays() })
-            .collect();
+        let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
         let mut trainer = Trainer::new(engine, &types, objective, self.settings.clone())?;
         let mut first = 0;
         let state_file = flags.state_file();
