@@ -46,6 +46,20 @@ pub fn save_folder(
                 about[token] = crate::text::END_OF_TEXT.into();
             }
         }
+        if let Ok(special) = tokenizer.special_tokens() {
+            about["model_input_names"] = serde_json::json!(["input_ids", "token_type_ids", "attention_mask"]);
+            for (name, id) in [
+                ("cls_token", Some(special.cls)),
+                ("sep_token", Some(special.sep)),
+                ("mask_token", Some(special.mask)),
+                ("pad_token", Some(special.pad)),
+                ("unk_token", special.unk),
+            ] {
+                if let Some(token) = id.and_then(|id| tokenizer.id_to_token(id)) {
+                    about[name] = token.into();
+                }
+            }
+        }
         write_json(&folder.join("tokenizer_config.json"), &about)?;
     }
     let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);

@@ -2,6 +2,7 @@
 
 mod backward;
 mod common;
+mod data;
 mod devices;
 mod forward;
 mod generate;
@@ -37,6 +38,7 @@ enum Command {
     Generate(generate::Generate),
     Train(train::Train),
     Tokenizer(tokenizer::TokenizerCommand),
+    Data(data::DataCommand),
     Forward(forward::Forward),
     Backward(backward::Backward),
     Perplexity(perplexity::Perplexity),
@@ -51,6 +53,7 @@ pub fn main() -> i32 {
         Command::Generate(args) => args.run(),
         Command::Train(args) => args.run(),
         Command::Tokenizer(args) => args.run(),
+        Command::Data(args) => args.run(),
         Command::Forward(args) => args.run(),
         Command::Backward(args) => args.run(),
         Command::Perplexity(args) => args.run(),

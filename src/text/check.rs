@@ -14,7 +14,9 @@ pub(super) fn check_json(json: &Value) -> Result<(), String> {
         .get("model")
         .and_then(Value::as_object)
         .ok_or("it has no model")?;
-    // Unigram models keep their vocabulary as a list; the crate checks that.
+    if let Some(pieces) = model.get("vocab").and_then(Value::as_array) {
+        check_pieces(pieces)?;
+    }
     if let Some(vocab) = model.get("vocab").and_then(Value::as_object) {
         let vocab = read_vocab(vocab)?;
         let prefix = model
@@ -28,6 +30,24 @@ pub(super) fn check_json(json: &Value) -> Result<(), String> {
                 check_merge(&vocab, left, right, prefix)
                     .map_err(|reason| format!("merge {line}: {reason}"))?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a Unigram vocabulary, a list of pieces with scores: an empty piece would keep the crate's search on the spot, and
+/// of two equal pieces only the last would be found.
+fn check_pieces(pieces: &[Value]) -> Result<(), String> {
+    let mut owner = HashMap::with_capacity(pieces.len());
+    for (id, entry) in pieces.iter().enumerate() {
+        let Some([Value::String(piece), Value::Number(_)]) = entry.as_array().map(Vec::as_slice) else {
+            return Err(format!("entry {id} of the vocabulary is not a piece and its score"));
+        };
+        if piece.is_empty() {
+            return Err(format!("entry {id} of the vocabulary is empty"));
+        }
+        if let Some(other) = owner.insert(piece, id) {
+            return Err(format!("the token {piece:?} has both the ids {other} and {id}"));
         }
     }
     Ok(())

@@ -35,6 +35,14 @@ pub enum TextError {
         /// The highest that it has.
         last: usize,
     },
+    /// A tokenizer without a special token that encoders need.
+    #[error(
+        "the tokenizer has no {token}; BERT and ALBERT need one that has, such as `shaderlm tokenizer train --kind wordpiece` makes"
+    )]
+    Special {
+        /// The token.
+        token: &'static str,
+    },
     /// Text that nothing can be learnt from.
     #[error("{}: {reason}", path.display())]
     Data {

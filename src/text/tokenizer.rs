@@ -1,6 +1,12 @@
 //! Tokenizers: Hugging Face's, and three that need no file.
 
-use super::{END_OF_TEXT, TextError, check::check_json, gpt2};
+use super::{
+    END_OF_TEXT, SpecialTokens, TextError,
+    check::check_json,
+    gpt2,
+    special::Marks,
+    wordpiece,
+};
 use std::{collections::BTreeSet, fs, path::Path};
 use tokenizers::Tokenizer as Inner;
 
@@ -18,27 +24,58 @@ pub struct Tokenizer {
     divisible: bool,
     /// Whether every text can be written: a byte-level alphabet.
     complete: bool,
+    marks: Marks,
+    /// By id: whether the token begins a word.
+    begins: Vec<bool>,
 }
 
 impl Tokenizer {
-    /// From `tokenizer.json` in `folder`, or its `vocab.json` and `merges.txt`.
+    /// From `tokenizer.json` in `folder`, or its `vocab.json` and `merges.txt` (GPT-2), or its `vocab.txt` (BERT).
     ///
     /// # Errors
-    /// There is neither, or a file is damaged.
+    /// There is none of them, or a file is damaged. For a SentencePiece model alone the error tells how to convert it.
     pub fn from_folder(folder: &Path) -> Result<Self, TextError> {
         let json = folder.join("tokenizer.json");
         if json.exists() {
             return Self::from_file(&json);
         }
         let (vocabulary, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
-        if !vocabulary.exists() || !merges.exists() {
-            return Err(TextError::damaged(
-                folder.display(),
-                "there is no tokenizer in it: neither tokenizer.json nor vocab.json with merges.txt",
-            ));
+        if vocabulary.exists() && merges.exists() {
+            return Self::from_merges(&vocabulary, &merges);
         }
-        let map = serde_json::from_str(&read(&vocabulary)?).map_err(|e| TextError::damaged(vocabulary.display(), e))?;
-        Self::from_json(&gpt2::from_files(map, &read(&merges)?), merges.display())
+        let words = folder.join("vocab.txt");
+        if words.exists() {
+            return Self::from_words(&words, &folder.join("tokenizer_config.json"));
+        }
+        let reason = if folder.join("spiece.model").exists() {
+            format!(
+                "its only tokenizer is spiece.model, which must be converted to tokenizer.json first: \
+                 pip install transformers sentencepiece protobuf && python -c \"from transformers import AutoTokenizer as A; \
+                 A.from_pretrained('{0}').save_pretrained('{0}')\"",
+                folder.display()
+            )
+        } else {
+            "there is no tokenizer in it: neither tokenizer.json nor vocab.json with merges.txt nor vocab.txt".to_owned()
+        };
+        Err(TextError::damaged(folder.display(), reason))
+    }
+
+    fn from_merges(vocabulary: &Path, merges: &Path) -> Result<Self, TextError> {
+        let map = serde_json::from_str(&read(vocabulary)?).map_err(|e| TextError::damaged(vocabulary.display(), e))?;
+        Self::from_json(&gpt2::from_files(map, &read(merges)?), merges.display())
+    }
+
+    /// BERT's `vocab.txt`, with what `tokenizer_config.json` says if it is there.
+    fn from_words(vocabulary: &Path, config: &Path) -> Result<Self, TextError> {
+        let settings = if config.exists() {
+            serde_json::from_str(&read(config)?)
+                .map_err(|e| TextError::damaged(config.display(), format!("it is not JSON: {e}")))?
+        } else {
+            serde_json::Value::Null
+        };
+        let json = wordpiece::from_vocab(&read(vocabulary)?, &settings)
+            .map_err(|reason| TextError::damaged(vocabulary.display(), reason))?;
+        Self::from_json(&json, vocabulary.display())
     }
 
     /// From a `tokenizer.json`.
@@ -106,7 +143,16 @@ impl Tokenizer {
         let kind = |part: &str| value[part]["type"].as_str().map(str::to_owned);
         let byte_level = kind("pre_tokenizer").as_deref() == Some("ByteLevel");
         let characters = value["pre_tokenizer"].is_null() && value["model"]["merges"].as_array().is_some_and(Vec::is_empty);
+        let marks = Marks::of(&value);
+        let added = inner.get_added_vocabulary();
+        // A token that is not there ends whatever word it stands in.
+        let mut begins = vec![true; *last as usize + 1];
+        for (token, id) in &vocabulary {
+            begins[*id as usize] = added.is_special_token(token) || marks.begins_word(token);
+        }
         Ok(Self {
+            marks,
+            begins,
             vocab_size: *last as usize + 1,
             end_of_text: vocabulary.get(END_OF_TEXT).copied(),
             divisible: value["normalizer"].is_null()
@@ -121,11 +167,7 @@ impl Tokenizer {
     /// # Errors
     /// A tokenizer of characters does not have one of them.
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>, TextError> {
-        if !self.complete
-            && let Some(character) = text.chars().find(|c| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none())
-        {
-            return Err(TextError::Character { character });
-        }
+        self.check_characters(text)?;
         let fail = |e: tokenizers::Error| TextError::damaged("tokenizer", e);
         if special {
             let mut inner = self.inner.clone();
@@ -137,6 +179,25 @@ impl Tokenizer {
             return Ok(parts.iter().flat_map(|part| part.get_ids()).copied().collect());
         }
         Ok(self.inner.encode_fast(text, false).map_err(fail)?.get_ids().to_vec())
+    }
+
+    /// The tokens of each line, in parallel. What looks like a special token is text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_lines(&self, lines: Vec<&str>) -> Result<Vec<Vec<u32>>, TextError> {
+        lines.iter().try_for_each(|line| self.check_characters(line))?;
+        let encoded = self.inner.encode_batch_fast(lines, false).map_err(|e| TextError::damaged("tokenizer", e))?;
+        Ok(encoded.iter().map(|line| line.get_ids().to_vec()).collect())
+    }
+
+    /// Refuses a character that a tokenizer of characters does not have.
+    fn check_characters(&self, text: &str) -> Result<(), TextError> {
+        let unknown = |c: &char| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none();
+        if self.complete {
+            return Ok(());
+        }
+        text.chars().find(unknown).map_or(Ok(()), |character| Err(TextError::Character { character }))
     }
 
     /// The text of `ids`, special tokens written out. Bytes that are no UTF-8 become U+FFFD.
@@ -163,6 +224,39 @@ impl Tokenizer {
     /// Whether `id` is a token.
     pub fn has(&self, id: u32) -> bool {
         self.inner.id_to_token(id).is_some()
+    }
+
+    /// A token as the vocabulary writes it.
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// A token's text, beginning with a space where one stands before it in a text; `None` if there is no such token.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        let token = self.inner.id_to_token(id)?;
+        self.marks.piece(&token).or_else(|| self.inner.decode(&[id], false).ok())
+    }
+
+    /// The special tokens of an encoder.
+    ///
+    /// # Errors
+    /// One is missing; the error names it. `[UNK]` may be.
+    pub fn special_tokens(&self) -> Result<SpecialTokens, TextError> {
+        let find = |names: &[&str]| names.iter().find_map(|name| self.inner.token_to_id(name));
+        let need = |names: &[&'static str]| find(names).ok_or(TextError::Special { token: names[0] });
+        Ok(SpecialTokens {
+            cls: need(&["[CLS]"])?,
+            sep: need(&["[SEP]"])?,
+            mask: need(&["[MASK]"])?,
+            pad: need(&["[PAD]", "<pad>"])?,
+            unk: find(&["[UNK]", "<unk>"]),
+        })
+    }
+
+    /// Whether a token begins a word: in WordPiece one without `##`, in SentencePiece one with `▁` and punctuation, in
+    /// byte-level BPE one with a space and punctuation; special tokens always.
+    pub fn begins_word(&self, id: u32) -> bool {
+        self.begins.get(id as usize).copied().unwrap_or(true)
     }
 
     /// Its `tokenizer.json`.

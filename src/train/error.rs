@@ -1,6 +1,6 @@
 //! What can go wrong in training.
 
-use crate::{checkpoint::CheckpointError, graph::GraphError, ops::OpError};
+use crate::{checkpoint::CheckpointError, graph::GraphError, ops::OpError, text::TextError};
 use std::path::PathBuf;
 
 /// A fault in training.
@@ -46,6 +46,9 @@ pub enum TrainError {
         /// Why.
         source: std::io::Error,
     },
+    /// The text or the tokenizer.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -5,6 +5,7 @@
 mod data;
 mod error;
 mod log;
+mod pretrain;
 mod schedule;
 mod state;
 mod trainer;
@@ -12,6 +13,7 @@ mod trainer;
 pub use data::{Corpus, TokenBatch, next_tokens, read_texts, windows};
 pub use error::TrainError;
 pub use log::{Log, Record};
+pub use pretrain::{Documents, Example, Pairing, PretrainBatch, PretrainSettings, Pretraining, Stream};
 pub use schedule::{Schedule, Shape as ScheduleShape};
 pub use state::{load_state, save_state};
 pub use trainer::{Batch, Loss, LossFn, Objective, Optimizer, Outcome, ParameterType, Settings, Trainer};
