@@ -1,5 +1,6 @@
 //! `shaderlm train`
 
+mod encoder;
 mod flags;
 mod gpt2;
 mod run;
@@ -16,12 +17,16 @@ pub struct Train {
 #[derive(clap::Subcommand)]
 enum What {
     Gpt2(Box<gpt2::TrainGpt2>),
+    Bert(Box<encoder::TrainBert>),
+    Albert(Box<encoder::TrainAlbert>),
 }
 
 impl Train {
     pub fn run(self) -> CliResult {
         match self.model {
             What::Gpt2(args) => args.run(),
+            What::Bert(args) => args.run(),
+            What::Albert(args) => args.run(),
         }
     }
 }
