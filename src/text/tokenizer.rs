@@ -7,7 +7,7 @@ use super::{
     special::Marks,
     wordpiece,
 };
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 use tokenizers::Tokenizer as Inner;
 
 /// Texts beyond this many bytes are cut and encoded in parallel.
@@ -191,13 +191,26 @@ impl Tokenizer {
         Ok(encoded.iter().map(|line| line.get_ids().to_vec()).collect())
     }
 
-    /// Refuses a character that a tokenizer of characters does not have.
+    /// The tokens of `text`, each with the bytes of `text` that it stands for: whole characters, without white space at
+    /// either end. A token that stands for a part of a character has all of it, one that stands for nothing an empty range.
+    /// What looks like a special token is text.
+    ///
+    /// # Errors
+    /// A tokenizer of characters does not have one of them.
+    pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<(u32, Range<usize>)>, TextError> {
+        self.check_characters(text)?;
+        let encoding = self.inner.encode(text, false).map_err(|e| TextError::damaged("tokenizer", e))?;
+        let tokens = encoding.get_ids().iter().zip(encoding.get_offsets());
+        Ok(tokens.map(|(&id, &(start, end))| (id, whole_characters(text, start..end))).collect())
+    }
+
+    /// Refuses characters that a tokenizer of characters does not have.
     fn check_characters(&self, text: &str) -> Result<(), TextError> {
-        let unknown = |c: &char| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none();
-        if self.complete {
-            return Ok(());
+        let missing = |c: &char| self.inner.token_to_id(c.encode_utf8(&mut [0; 4])).is_none();
+        match text.chars().find(|c| !self.complete && missing(c)) {
+            Some(character) => Err(TextError::Character { character }),
+            None => Ok(()),
         }
-        text.chars().find(unknown).map_or(Ok(()), |character| Err(TextError::Character { character }))
     }
 
     /// The text of `ids`, special tokens written out. Bytes that are no UTF-8 become U+FFFD.
@@ -271,6 +284,21 @@ impl Tokenizer {
 fn read(path: &Path) -> Result<String, TextError> {
     let bytes = fs::read(path).map_err(|source| TextError::Io { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|e| TextError::damaged(path.display(), format!("it is not UTF-8: {e}")))
+}
+
+/// `range` made to begin and end between characters of `text`, less the white space at its ends.
+fn whole_characters(text: &str, range: Range<usize>) -> Range<usize> {
+    let (mut start, mut end) = (range.start.min(text.len()), range.end.min(text.len()));
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    while !text.is_char_boundary(end) {
+        end += 1;
+    }
+    let part = &text[start..end.max(start)];
+    let trimmed = part.trim_start();
+    start += part.len() - trimmed.len();
+    start..start + trimmed.trim_end().len()
 }
 
 /// Cuts `text` into parts of about [`LONG`] bytes after a line's end that stands alone: between other white space, GPT-2's

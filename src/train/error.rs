@@ -49,6 +49,9 @@ pub enum TrainError {
     /// The text or the tokenizer.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// A task's file cannot be used.
+    #[error(transparent)]
+    Task(#[from] super::tasks::TaskError),
     /// A checkpoint cannot be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -8,6 +8,7 @@ mod log;
 mod pretrain;
 mod schedule;
 mod state;
+pub mod tasks;
 mod trainer;
 
 pub use data::{Corpus, TokenBatch, next_tokens, read_texts, windows};
