@@ -100,7 +100,8 @@ fn numbers_for_texts() {
 
 #[test]
 fn labels_of_words() {
-    let lines = "{\"tokens\": [\"Ann\", \"lives\"], \"labels\": [\"B-PER\", \"O\"]}\n{\"tokens\": [\"Here\"], \"labels\": [\"O\"]}\n";
+    let lines = r#"{"tokens": ["Ann", "lives"], "labels": ["B-PER", "O"]}
+                   {"tokens": ["Here"], "labels": ["O"]}"#;
     let conll = "-DOCSTART- -X- O\n\nAnn NNP B-PER\nlives VB O\n\n\nHere RB O";
     let tabs = "token\tlabel\nAnn\tB-PER\nlives\tO\n\nHere\tO\n";
     for (name, text) in [("a.jsonl", lines), ("a.conll", conll), ("a.tsv", tabs), ("a.tsv", &tabs.replace('\n', "\r\n"))] {
@@ -139,7 +140,8 @@ fn questions_in_all_forms() {
     assert_eq!(answers(&load("a.jsonl", &flat.to_string(), Task::QuestionAnswering)), expected);
     let table = format!("question\tcontext\tanswer_text\tanswer_start\nWhere?\t{CONTEXT}\tŁódź\t17\n");
     assert_eq!(answers(&load("a.tsv", &table, Task::QuestionAnswering)), expected);
-    let both = json!({"context": CONTEXT, "question": "When?", "answers": {"text": ["1901", " in 1901"], "answer_start": [25, 21]}});
+    let lists = json!({"text": ["1901", " in 1901"], "answer_start": [25, 21]});
+    let both = json!({"context": CONTEXT, "question": "When?", "answers": lists});
     let found = answers(&load("a.jsonl", &both.to_string(), Task::QuestionAnswering));
     assert_eq!(found, [("1901".into(), "1901".into()), (" in 1901".into(), "in 1901".into())]);
     let squad = json!({"version": "v2.0", "data": [{"title": "E", "paragraphs": [{"context": CONTEXT, "qas": [
@@ -175,7 +177,8 @@ fn answers_that_are_not_there() {
 
 #[test]
 fn choices_by_number_and_by_text() {
-    let lines = "{\"prompt\": \"p\", \"choices\": [\"x\", \"y\", \"z\"], \"label\": 2}\n{\"prompt\": \"q\", \"choices\": [\"x\", \"y\"], \"label\": \"y\"}\n";
+    let lines = r#"{"prompt": "p", "choices": ["x", "y", "z"], "label": 2}
+                   {"prompt": "q", "choices": ["x", "y"], "label": "y"}"#;
     let data = load("a.jsonl", lines, Task::Choice);
     assert_eq!(classes(&data), [2, 1]);
     assert_eq!(data.class_counts(), [("0".into(), 0), ("1".into(), 1), ("2".into(), 1)]);
@@ -198,18 +201,33 @@ fn files_that_are_refused() {
     let error = refused_with("a.tsv", "what\tlabel\na\tb\n", Task::Classify, &named);
     assert_eq!(error, format!(", line 2: there is no column txet; {columns}"));
     let error = refused("a.tsv", "text\tclas\na\tb\n", Task::Classify);
-    assert!(error.contains("no column label or gold_label") && error.contains("there are: clas, text; --label-column"), "{error}");
+    assert!(
+        error.contains("no column label or gold_label") && error.contains("there are: clas, text; --label-column"),
+        "{error}"
+    );
     // The line is right after blank lines and after a cell of two lines.
     let error = refused("a.csv", "text,label\n\n\"a\nb\",x\n\n\nc,  \n", Task::Classify);
     assert_eq!(error, ", line 7, column label: the label is empty");
     assert_eq!(refused("a.tsv", "text\tlabel\na\tx\n \ty\n", Task::Classify), ", line 3, column text: the text is empty");
     assert_eq!(refused("a.tsv", "text\tlabel\na\tx\nb\n", Task::Classify), ", line 3: 1 cells, and the header has 2");
-    assert!(refused("a.tsv", "text\ttext\na\tx\n", Task::Classify).contains("line 1: the header names the column \"text\" twice"));
-    assert_eq!(refused("a.tsv", "text\tlabel\na\tx\nb\tx\n", Task::Classify), ": there must be at least 2 different labels, and there is only 1");
+    assert!(
+        refused("a.tsv", "text\ttext\na\tx\n", Task::Classify)
+            .contains("line 1: the header names the column \"text\" twice")
+    );
+    assert_eq!(
+        refused("a.tsv", "text\tlabel\na\tx\nb\tx\n", Task::Classify),
+        ": there must be at least 2 different labels, and there is only 1"
+    );
     for empty in ["", "text\tlabel\n"] {
-        assert_eq!(refused("a.tsv", empty, Task::Classify), ": there are 0 examples; the file is empty or has only a header");
+        assert_eq!(
+            refused("a.tsv", empty, Task::Classify),
+            ": there are 0 examples; the file is empty or has only a header"
+        );
     }
-    assert!(refused("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": ", Task::Classify).starts_with(", line 2: it is not JSON:"));
+    assert!(
+        refused("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": ", Task::Classify)
+            .starts_with(", line 2: it is not JSON:")
+    );
     assert_eq!(refused("a.jsonl", "[1]", Task::Classify), ", line 1: it is not a JSON object");
     let error = refused("a.jsonl", "{\"text\": [\"a\"], \"label\": 1}", Task::Classify);
     assert_eq!(error, ", line 1, column text: must be a string or a number");
@@ -234,7 +252,10 @@ fn a_label_only_in_the_evaluation_file() {
     let data = against("b.tsv", "text\tlabel\nc\tz\n", Task::Classify, &train.labels).unwrap();
     assert_eq!((classes(&data), &data.labels), (vec![1], &train.labels), "one class is enough here");
     let error = against("b.tsv", "text\tlabel\nc\tz\nd\ty\n", Task::Classify, &train.labels).unwrap_err().to_string();
-    assert!(error.ends_with("b.tsv, line 3, column label: the training data has no label \"y\"; its labels are: x, z"), "{error}");
+    assert!(
+        error.ends_with("b.tsv, line 3, column label: the training data has no label \"y\"; its labels are: x, z"),
+        "{error}"
+    );
     let error = against("b.conll", "a x\nb z\n\nc z\nd y\n", Task::Tokens, &train.labels).unwrap_err().to_string();
     assert!(error.contains("b.conll, line 5: the training data has no label \"y\""), "{error}");
 }
@@ -286,14 +307,19 @@ const SEP: u32 = 3;
 /// A small WordPiece of BERT's kind: small letters, accents off.
 fn word_piece() -> Tokenizer {
     let vocab: serde_json::Map<_, _> = WORDS.iter().enumerate().map(|(i, word)| ((*word).to_owned(), json!(i))).collect();
-    let special = |id: usize| json!({"id": id, "content": WORDS[id], "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+    let special = |id: usize| {
+        json!({"id": id, "content": WORDS[id], "special": true,
+               "single_word": false, "lstrip": false, "rstrip": false, "normalized": false})
+    };
     let file = json!({
         "version": "1.0", "truncation": null, "padding": null, "post_processor": null,
         "added_tokens": (0..5).map(special).collect::<Vec<_>>(),
-        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                       "strip_accents": null, "lowercase": true},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
-        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100, "vocab": vocab},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": vocab},
     });
     Tokenizer::from_bytes(file.to_string().as_bytes()).unwrap()
 }
@@ -307,7 +333,8 @@ fn offsets_are_whole_characters_without_white_space() {
     let tokenizer = word_piece();
     let text = "  ÉLAN was\tborn  in Łódź";
     let found = tokenizer.encode_with_offsets("  ÉLAN was\tborn  in 1901.").unwrap();
-    let parts: Vec<_> = found.iter().map(|(id, range)| (WORDS[*id as usize], &"  ÉLAN was\tborn  in 1901."[range.clone()])).collect();
+    let parts: Vec<_> =
+        found.iter().map(|(id, range)| (WORDS[*id as usize], &"  ÉLAN was\tborn  in 1901."[range.clone()])).collect();
     let expected =
         [("elan", "ÉLAN"), ("was", "was"), ("born", "born"), ("in", "in"), ("19", "19"), ("##01", "01"), (".", ".")];
     assert_eq!(parts, expected);
@@ -344,7 +371,11 @@ fn texts_and_pairs() {
     let long = encoder.text("a b c d e a b", None).unwrap();
     assert_eq!((written(&long.ids).as_str(), long.cut), ("[CLS] a b c d e a [SEP]", 1));
     // 5 fit of a pair. The longer one is cut first, and of equals the second.
-    let cases = [("a b c d e", "a", "a b c d", "a", 1), ("a", "a b c d e", "a", "a b c d", 1), ("a b c d", "d c b a", "a b c", "d c", 3)];
+    let cases = [
+        ("a b c d e", "a", "a b c d", "a", 1),
+        ("a", "a b c d e", "a", "a b c d", 1),
+        ("a b c d", "d c b a", "a b c", "d c", 3),
+    ];
     for (a, b, kept_a, kept_b, cut) in cases {
         let pair = encoder.text(a, Some(b)).unwrap();
         assert_eq!((written(&pair.ids), pair.cut), (format!("[CLS] {kept_a} [SEP] {kept_b} [SEP]"), cut));
@@ -471,15 +502,20 @@ fn whole_files_count_what_was_truncated() {
     let data = load("a.tsv", "text\tlabel\na b c d\tx\na b c d e\ty\nabcdeabcde\ty\n", Task::Classify);
     let encoded = encoder.task(&data, 1).unwrap();
     assert_eq!((encoded.examples.len(), encoded.truncated), (3, 2));
-    let labels: Vec<_> = encoded.examples.iter().map(|e| if let EncodedExample::Class { label, .. } = e { *label } else { 9 }).collect();
+    let labels: Vec<_> =
+        encoded.examples.iter().map(|e| if let EncodedExample::Class { label, .. } = e { *label } else { 9 }).collect();
     assert_eq!(labels, [0, 1, 1]);
     let data = load("a.tsv", "prompt\tchoice0\tchoice1\tlabel\na\tb\tc\t1\na\tb c d\te\t0\n", Task::Choice);
     let encoded = encoder.task(&data, 1).unwrap();
     assert_eq!(encoded.truncated, 1);
     let EncodedExample::Choice { sequences, label: 1 } = &encoded.examples[0] else { panic!() };
-    assert_eq!(sequences.iter().map(|s| written(&s.ids)).collect::<Vec<_>>(), ["[CLS] a [SEP] b [SEP]", "[CLS] a [SEP] c [SEP]"]);
+    assert_eq!(
+        sequences.iter().map(|s| written(&s.ids)).collect::<Vec<_>>(),
+        ["[CLS] a [SEP] b [SEP]", "[CLS] a [SEP] c [SEP]"]
+    );
     // Questions lose nothing of their context, but may lose their own end.
-    let question = |text: &str| json!({"context": "a b c d e", "question": text, "answer_text": "a", "answer_start": 0}).to_string();
+    let question =
+        |text: &str| json!({"context": "a b c d e", "question": text, "answer_text": "a", "answer_start": 0}).to_string();
     let data = load("a.jsonl", &format!("{}\n{}", question("a"), question("a b c")), Task::QuestionAnswering);
     assert_eq!(encoder.task(&data, 1).unwrap().truncated, 1);
 }

@@ -31,7 +31,9 @@ pub fn best_answer(context: &str, windows: &[ContextWindow], logits: &[(&[f32], 
         }
         for (first, begin) in window.ranges.iter().enumerate().filter(|(first, _)| window.widest[*first]) {
             for (last, end) in window.ranges.iter().enumerate().skip(first).take(LONGEST_ANSWER) {
-                let (Some(&start), Some(&stop)) = (starts.get(window.at + first), ends.get(window.at + last)) else { continue };
+                let (Some(&start), Some(&stop)) = (starts.get(window.at + first), ends.get(window.at + last)) else {
+                    continue;
+                };
                 let score = start + stop;
                 if score > best.as_ref().map_or(f32::NEG_INFINITY, |best| best.0) {
                     best = Some((score, begin.start..end.end));

@@ -243,9 +243,7 @@ impl TaskData {
             };
             let target = match target {
                 Some(Raw::Name(name)) => Target::Class(number((0, &name))?),
-                Some(Raw::Names(names)) => {
-                    Target::Tags(names.iter().enumerate().map(number).collect::<Result<_, _>>()?)
-                }
+                Some(Raw::Names(names)) => Target::Tags(names.iter().enumerate().map(number).collect::<Result<_, _>>()?),
                 Some(Raw::Known(target)) => target,
                 None => continue,
             };
@@ -256,7 +254,8 @@ impl TaskData {
 
     /// How often each class occurs: labels of examples or of words, or numbers of choices. Empty for other tasks.
     pub fn class_counts(&self) -> Vec<(String, usize)> {
-        let most = self.examples.iter().map(|e| if let TaskInput::Choice { choices, .. } = &e.input { choices.len() } else { 0 });
+        let most =
+            self.examples.iter().map(|e| if let TaskInput::Choice { choices, .. } = &e.input { choices.len() } else { 0 });
         let classes = if self.task == Task::Choice { most.max().unwrap_or(0) } else { self.labels.len() };
         let mut counts = vec![0; classes];
         for class in self.examples.iter().flat_map(classes_of) {
