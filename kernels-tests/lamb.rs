@@ -31,7 +31,7 @@ fn one_step() {
     }
 }
 
-/// google-research/albert's `LAMBOptimizer.apply_gradients`, line by line.
+/// The arithmetic of google-research/albert's `LAMBOptimizer.apply_gradients`, in f64.
 struct Albert {
     param: Vec<f64>,
     m: Vec<f64>,
