@@ -13,6 +13,8 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod embedding;
+mod embed;
+mod encoder_cli;
 mod encoders;
 mod gelu;
 mod gpt2;

@@ -45,3 +45,23 @@ macro_rules! say {
     }};
 }
 pub(crate) use say;
+
+/// The arguments, or else the lines of standard input: at least one text, none empty.
+pub fn texts_or_lines(arguments: &[String]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    use std::io::{IsTerminal, Read};
+    let mut texts = arguments.to_vec();
+    if texts.is_empty() && !std::io::stdin().is_terminal() {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| format!("standard input is not UTF-8: a bad byte at {}", e.utf8_error().valid_up_to()))?;
+        texts = text.lines().map(str::to_owned).collect();
+    }
+    if texts.is_empty() {
+        return refuse("there is no text; give some as arguments, or lines on standard input");
+    }
+    match texts.iter().position(|text| text.trim().is_empty()) {
+        Some(at) => refuse(format!("text {} is empty", at + 1)),
+        None => Ok(texts),
+    }
+}

@@ -4,6 +4,8 @@ mod backward;
 mod common;
 mod data;
 mod devices;
+mod embed;
+mod fill;
 mod forward;
 mod generate;
 mod graph;
@@ -39,6 +41,8 @@ enum Command {
     Train(train::Train),
     Tokenizer(tokenizer::TokenizerCommand),
     Data(data::DataCommand),
+    Fill(fill::Fill),
+    Embed(embed::Embed),
     Forward(forward::Forward),
     Backward(backward::Backward),
     Perplexity(perplexity::Perplexity),
@@ -54,6 +58,8 @@ pub fn main() -> i32 {
         Command::Train(args) => args.run(),
         Command::Tokenizer(args) => args.run(),
         Command::Data(args) => args.run(),
+        Command::Fill(args) => args.run(),
+        Command::Embed(args) => args.run(),
         Command::Forward(args) => args.run(),
         Command::Backward(args) => args.run(),
         Command::Perplexity(args) => args.run(),
