@@ -26,6 +26,7 @@ mod matmul;
 mod metrics;
 mod mse;
 mod optimizer;
+mod pretrain;
 mod reduce;
 mod sample;
 mod shaders;

@@ -1,6 +1,7 @@
 //! Tokenizers: GPT-2's against transformers', and those that need no file.
 
 use shaderlm::{
+    checkpoint::save_folder,
     ops::random::threefry,
     text::{TextStream, Tokenizer, train_bpe},
 };
@@ -166,6 +167,91 @@ fn vocabulary_and_merges_make_the_same_tokenizer() {
     }
 }
 
+/// `vocab.txt` read as transformers' BertTokenizer reads it, with each of its settings.
+#[test]
+fn bert_equals_transformers() {
+    let cases: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(fixture("tokenizer/bert.json")).unwrap()).unwrap();
+    let vocabulary = fs::read_to_string(fixture("tokenizer/bert/vocab.txt")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("vocab.txt"), &vocabulary).unwrap();
+    let mut checked = 0;
+    for (name, settings) in cases["settings"].as_object().unwrap() {
+        let config = folder.path().join("tokenizer_config.json");
+        if name == "uncased" {
+            // The default, without any file.
+            let _ = fs::remove_file(&config);
+        } else {
+            fs::write(&config, settings.to_string()).unwrap();
+        }
+        let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+        assert_eq!(tokenizer.vocab_size(), vocabulary.lines().count());
+        for case in cases["cases"].as_array().unwrap().iter().filter(|case| case["settings"] == name.as_str()) {
+            let text = case["text"].as_str().unwrap();
+            let ids = |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect::<Vec<_>>();
+            assert_eq!(tokenizer.encode(text, false).unwrap(), ids("plain"), "{name}: {text:?}");
+            assert_eq!(tokenizer.encode(text, true).unwrap(), ids("special"), "{name}: {text:?} with special tokens");
+            assert_eq!(tokenizer.encode_lines(vec![text, "x"]).unwrap()[0], ids("plain"));
+            checked += 1;
+        }
+    }
+    assert!(checked > 300, "{checked}");
+
+    let damaged = |vocabulary: &str, config: &str| {
+        fs::write(folder.path().join("vocab.txt"), vocabulary).unwrap();
+        fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+        Tokenizer::from_folder(folder.path()).unwrap_err().to_string()
+    };
+    let twice = damaged("[UNK]\na\nb\na\n", "{}");
+    assert!(twice.contains("vocab.txt") && twice.contains("lines 2 and 4"), "{twice}");
+    assert!(damaged("a\nb\n", "{}").contains("[UNK]"));
+    assert!(damaged("[UNK]\n", "{").contains("tokenizer_config.json"));
+    assert!(damaged("[UNK]\n", "{\"do_lower_case\": 1}").contains("do_lower_case"));
+    fs::remove_file(folder.path().join("vocab.txt")).unwrap();
+    assert!(Tokenizer::from_folder(folder.path()).unwrap_err().to_string().contains("vocab.txt"));
+    fs::write(folder.path().join("spiece.model"), "x").unwrap();
+    let error = Tokenizer::from_folder(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("save_pretrained") && error.contains(folder.path().to_str().unwrap()), "{error}");
+}
+
+/// Where words begin, by the rules of each kind of vocabulary, and the special tokens that a saved folder names.
+#[test]
+fn words_begin_where_they_should() {
+    let unigram = |pieces: &[&str]| {
+        let vocab: Vec<_> = pieces.iter().map(|piece| serde_json::json!([piece, -1.0])).collect();
+        let json = serde_json::json!({ "model": { "type": "Unigram", "unk_id": 1, "vocab": vocab } });
+        Tokenizer::from_bytes(json.to_string().as_bytes())
+    };
+    let pieces = [
+        ("<pad>", true), ("<unk>", true), ("[CLS]", true), ("[SEP]", true), ("[MASK]", true), ("▁the", true), ("ing", false),
+        ("S", false), (".", true), ("--", true), ("'", true), ("'s", true), ("19", true), ("世", true), ("▁", true), ("a-b", false),
+    ];
+    let albert = unigram(&pieces.map(|p| p.0)).unwrap();
+    for (id, (piece, begins)) in pieces.iter().enumerate().filter(|(id, _)| !(2..5).contains(id)) {
+        assert_eq!(albert.begins_word(id as u32), *begins, "{piece}");
+    }
+    assert_eq!((albert.piece(5).as_deref(), albert.piece(6).as_deref(), albert.piece(99)), (Some(" the"), Some("ing"), None));
+    for (pieces, reason) in [(&["<pad>", "a", "b", "a"][..], "1 and 3"), (&["<pad>", "a", ""], "empty")] {
+        let error = unigram(pieces).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    let gpt2 = Tokenizer::gpt2().unwrap();
+    let begins = |text: &str| gpt2.encode(text, false).unwrap().iter().map(|&id| gpt2.begins_word(id)).collect::<Vec<_>>();
+    assert_eq!(begins(" unkingly, !\n"), [true, false, false, true, true, true]);
+    assert!(gpt2.begins_word(50_256));
+    assert!(gpt2.special_tokens().unwrap_err().to_string().contains("[CLS]"));
+
+    let folder = tempfile::tempdir().unwrap();
+    save_folder(folder.path(), &serde_json::json!({}), &[], Some(&albert)).unwrap();
+    let about: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(folder.path().join("tokenizer_config.json")).unwrap()).unwrap();
+    for (name, token) in
+        [("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("mask_token", "[MASK]"), ("pad_token", "<pad>"), ("unk_token", "<unk>")]
+    {
+        assert_eq!(about[name], token);
+    }
+}
+
 #[test]
 fn damaged_files_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -194,6 +280,48 @@ fn damaged_files_are_named() {
         fs::write(&path, changed.to_string()).unwrap();
         let error = Tokenizer::from_file(&path).unwrap_err().to_string();
         assert!(error.contains("tokenizer.json"), "{change}: {error}");
+    }
+    // SentencePiece's table of characters: places out of it would make the crate panic.
+    let table = |units: &[u32], texts: &str| -> String {
+        let bytes: Vec<u8> = [units.len() as u32 * 4].iter().chain(units).flat_map(|u| u.to_le_bytes()).collect();
+        let bits: Vec<u8> = [&bytes, texts.as_bytes()].concat().iter().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1)).collect();
+        let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let mut text: String =
+            bits.chunks(6).map(|c| c.iter().fold(0, |v, b| v << 1 | b) << (6 - c.len())).map(|v| char::from(letters[usize::from(v)])).collect();
+        text += &"=".repeat((4 - text.len() % 4) % 4);
+        text
+    };
+    let with_table = |map: serde_json::Value| {
+        let mut changed = value.clone();
+        changed["normalizer"] = serde_json::json!({ "type": "Sequence", "normalizers": [map] });
+        fs::write(&path, changed.to_string()).unwrap();
+        Tokenizer::from_file(&path)
+    };
+    // The root's children are around 256; "a" has a text, whose place stands at 512, around which it has no child.
+    let mut units = vec![0u32; 768];
+    units[0] = 256 << 10;
+    units[256 ^ 0x61] = (256 ^ 0x61 ^ 512) << 10 | 0x100 | 0x61;
+    let good_table = |units: &[u32]| serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": table(units, "b\0") });
+    let changed = with_table(good_table(&units)).unwrap();
+    assert_eq!(changed.encode("cab", false).unwrap(), Tokenizer::bytes().unwrap().encode("cbb", false).unwrap());
+    let damage = |place: usize, unit: u32| {
+        let mut units = units.clone();
+        units[place] = unit;
+        good_table(&units)
+    };
+    for map in [
+        damage(0, 4000 << 10),
+        damage(256 ^ 0x61, 4000 << 10 | 0x61),
+        damage(512, 77),
+        good_table(&[]),
+        good_table(&units[..700]),
+        serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "$" }),
+        serde_json::json!({ "type": "Precompiled", "precompiled_charsmap": "AAEA" }),
+        serde_json::json!({ "type": "Precompiled" }),
+        serde_json::json!({ "precompiled_charsmap": 3 }),
+    ] {
+        let error = with_table(map).unwrap_err().to_string();
+        assert!(error.contains("precompiled_charsmap") && error.contains("tokenizer.json"), "{error}");
     }
     fs::write(&path, b"\xff\xfe").unwrap();
     assert!(Tokenizer::from_file(&path).unwrap_err().to_string().contains("UTF-8"));

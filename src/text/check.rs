@@ -4,6 +4,7 @@
 //! than every token) and accepts others that would silently give wrong ids
 //! (two tokens with one id). Both are damaged files to us.
 
+use super::charsmap::check_tables;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
@@ -14,6 +15,7 @@ pub(super) fn check_json(json: &Value) -> Result<(), String> {
         .get("model")
         .and_then(Value::as_object)
         .ok_or("it has no model")?;
+    check_tables(&json["normalizer"])?;
     if let Some(pieces) = model.get("vocab").and_then(Value::as_array) {
         check_pieces(pieces)?;
     }

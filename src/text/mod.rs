@@ -1,5 +1,6 @@
 //! Text and tokens.
 
+mod charsmap;
 mod check;
 mod error;
 mod gpt2;

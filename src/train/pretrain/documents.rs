@@ -105,10 +105,10 @@ impl Documents {
     /// `fraction` is 0, nothing is held out.
     pub fn split(self, fraction: f64) -> (Self, Self) {
         let nothing = Self::empty(self.path.clone());
-        let wanted = self.tokens.len() - (self.tokens.len() as f64 * fraction.clamp(0.0, 1.0)) as usize;
-        if wanted == self.tokens.len() {
+        if fraction <= 0.0 || self.is_empty() {
             return (self, nothing);
         }
+        let wanted = self.tokens.len() - (self.tokens.len() as f64 * fraction.min(1.0)) as usize;
         let sentences = if self.len() > 1 {
             let least = (self.len() / 2).min(2);
             let begins = |document: usize| self.sentences[self.documents[document]];
