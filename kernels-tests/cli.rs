@@ -53,7 +53,7 @@ fn fails(args: &[&str]) -> String {
     failure(run(shaderlm().args(args)))
 }
 
-fn fixture(path: &str) -> String {
+pub fn fixture(path: &str) -> String {
     format!("{}/kernels-tests/fixtures/gpt2/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -241,6 +241,12 @@ fn train_generate_measure_and_show() {
     let table = ok(&["graph", "--model", model, "--batch", "2", "--context", "8", "--backward", "--dot", dot.to_str().unwrap()]);
     assert!(table.contains("matmul") && table.contains("GFLOP") && table.contains("attention_backward"), "{table}");
     assert!(fs::read_to_string(dot).unwrap().starts_with("digraph"));
+    // The columns of numbers end at one place in all rows, those with several outputs too.
+    let lines: Vec<_> = table.lines().collect();
+    let end = lines[1].find("MFLOP").unwrap() + "MFLOP".len();
+    for line in &lines[2..lines.len() - 1] {
+        assert!(line[..end].ends_with(|c: char| c.is_ascii_digit()) && line[end..].starts_with("  "), "{line}");
+    }
 
     // From that model on, with its tokenizer, and with another optimizer.
     let tuned = folder.path().join("tuned");

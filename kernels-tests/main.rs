@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod attention;
+mod bad_input;
 mod cache;
 mod checkpoint;
 mod cli;

@@ -6,8 +6,9 @@ use memmap2::Mmap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use std::{
     borrow::Cow,
+    cmp::Reverse,
     collections::BTreeMap,
-    fs::File,
+    fs::{self, File},
     io::Write,
     ops::Deref,
     path::Path,
@@ -58,11 +59,13 @@ impl SafeTensorsFile {
     /// There is no such file, or it is damaged.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
-        let file = File::open(path).map_err(fail)?;
-        let about = file.metadata().map_err(fail)?;
-        if about.is_dir() {
-            return Err(CheckpointError::damaged(path.display(), "it is a folder, not a safetensors file"));
+        // Asked before it is opened: opening a pipe waits for somebody to write into it.
+        let about = fs::metadata(path).map_err(fail)?;
+        if !about.is_file() {
+            let kind = if about.is_dir() { "a folder" } else { "a pipe or a device" };
+            return Err(CheckpointError::damaged(path.display(), format!("it is {kind}, not a safetensors file")));
         }
+        let file = File::open(path).map_err(fail)?;
         if about.len() == 0 {
             return Err(CheckpointError::damaged(path.display(), "it is empty"));
         }
@@ -118,9 +121,9 @@ impl SafeTensorsFile {
 pub(super) fn missing<'a>(place: &str, name: &str, names: impl Iterator<Item = &'a str>) -> CheckpointError {
     let mut names: Vec<_> = names.collect();
     let count = names.len();
-    // Names that end alike are what was meant, as a rule.
-    let ending = name.rsplit('.').next().unwrap_or(name);
-    names.sort_by_key(|n| (!n.ends_with(ending), n.len()));
+    // Names that end alike are what was meant, as a rule: the same tensor under another prefix, or of another block.
+    let parts_alike = |other: &str| name.rsplit('.').zip(other.rsplit('.')).take_while(|(a, b)| a == b).count();
+    names.sort_by_cached_key(|n| (Reverse(parts_alike(n)), n.len()));
     names.truncate(4);
     let mut has = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
     if count > names.len() {

@@ -115,10 +115,14 @@ impl Generate {
         if self.max_tokens == Some(0) {
             return refuse("--max-tokens 0: there is nothing to write");
         }
-        if longest > context || max_tokens > room {
+        if longest > context {
+            return refuse(format!("the prompt has {longest} tokens, and the model's context is {context}; give a shorter prompt"));
+        }
+        // Said before a word is written: whoever asks for so much would otherwise get a part of it, cut in mid-sentence.
+        if max_tokens > room {
             return refuse(format!(
-                "the prompt's {longest} tokens and --max-tokens {max_tokens} are more than the model's context of {context}; \
-                 give a shorter prompt, a smaller --max-tokens, or --slide",
+                "--max-tokens {max_tokens}: after the prompt's {longest} tokens the model's context of {context} has room for \
+                 {room}; give no more than that, a shorter prompt, or --slide to forget the older text",
             ));
         }
         let mut engine = self.device.engine()?;

@@ -6,8 +6,9 @@ use super::{
     forward::chosen_head,
 };
 use shaderlm::{
+    checkpoint::write_atomic,
     gpu::Capabilities,
-    graph::{Graph, dot, gradients, rows},
+    graph::{Graph, Row, dot, gradients, rows},
     models::{Inputs, Mode, Model},
     ops::TensorType,
 };
@@ -66,7 +67,7 @@ impl GraphCommand {
             outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
         }
         if let Some(path) = &self.dot {
-            std::fs::write(path, dot(&g)).map_err(|e| format!("--dot {}: {e}", path.display()))?;
+            write_atomic(path, |out| out.write_all(dot(&g).as_bytes())).map_err(|e| format!("--dot {e}"))?;
         }
         let engine = self.device.engine()?;
         let portable;
@@ -80,11 +81,14 @@ impl GraphCommand {
         let table = rows(&g, &outputs, caps)?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "plan for {}", engine.device_name())?;
-        writeln!(out, "{:<12} {:<20} {:<22} {:>10} {:>10}  kernel", "layer", "operation", "shape", "MB", "MFLOP")?;
+        // As wide as the longest entry: an operation with several outputs has several shapes.
+        let wide = |field: fn(&Row) -> &str, least: usize| table.iter().map(|r| field(r).len()).max().unwrap_or(0).max(least);
+        let (l, o, s) = (wide(|r| &r.layer, 5), wide(|r| &r.operation, 9), wide(|r| &r.shape, 5));
+        writeln!(out, "{:<l$}  {:<o$}  {:<s$} {:>10} {:>10}  kernel", "layer", "operation", "shape", "MB", "MFLOP")?;
         for row in &table {
             writeln!(
                 out,
-                "{:<12} {:<20} {:<22} {:>10.3} {:>10.3}  {}",
+                "{:<l$}  {:<o$}  {:<s$} {:>10.3} {:>10.3}  {}",
                 row.layer,
                 row.operation,
                 row.shape,
@@ -93,7 +97,7 @@ impl GraphCommand {
                 row.kernel
             )?;
         }
-        let total = |f: fn(&shaderlm::graph::Row) -> u64| table.iter().map(f).sum::<u64>();
+        let total = |f: fn(&Row) -> u64| table.iter().map(f).sum::<u64>();
         writeln!(
             out,
             "{} operations, {:.1} MB, {:.3} GFLOP; {} parameters",

@@ -62,11 +62,14 @@ impl Perplexity {
             return refuse(format!("{}: {} token is too little to predict anything", self.data.display(), tokens.len()));
         }
         let time = context.min(tokens.len() - 1);
-        let batches = windows(&tokens, time, stride.min(time), self.batch);
+        let stride_of_windows = stride.min(time);
+        // A short text has fewer windows than --batch; rows without text would be computed for nothing.
+        let batch = self.batch.min((tokens.len() - 1).div_ceil(stride_of_windows));
+        let batches = windows(&tokens, time, stride_of_windows, batch);
 
         let mut engine = self.device.engine()?;
         model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
-        let shape = [self.batch, time];
+        let shape = [batch, time];
         let mut g = Graph::new();
         let ids = g.input("ids", TensorType::u32(shape));
         let targets = g.input("targets", TensorType::u32(shape));

@@ -1,6 +1,6 @@
 //! Recording nodes with static shapes.
 
-use crate::ops::{OpError, Operation, Recorder, Tensor, TensorType};
+use crate::ops::{OpError, Operation, Recorder, Shape, Tensor, TensorType};
 use std::{collections::HashMap, sync::Arc};
 
 /// A tensor that no node computes.
@@ -49,6 +49,15 @@ pub struct Graph {
     layer: Arc<str>,
     block: Option<u32>,
     blocks: u32,
+}
+
+/// Kernels number elements in 32 bits.
+fn addressable(shape: &Shape) -> Result<(), OpError> {
+    let elements = shape.0.iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+    match elements {
+        Some(n) if n <= u32::MAX as usize => Ok(()),
+        _ => Err(OpError::new(format!("a tensor {shape} has more than 2^32 elements; take a smaller batch or context"))),
+    }
 }
 
 impl Graph {
@@ -163,7 +172,12 @@ impl Recorder for Graph {
 
     fn record(&mut self, op: Arc<dyn Operation>, inputs: &[Tensor]) -> Result<Vec<Tensor>, OpError> {
         let types: Vec<_> = inputs.iter().map(|&i| self.ty(i).clone()).collect();
-        let inferred = op.infer(&types).map_err(|mut error| {
+        let addressable = |types: &[TensorType]| types.iter().try_for_each(|ty| addressable(&ty.shape));
+        let inferred = addressable(&types).and_then(|()| op.infer(&types)).and_then(|outputs| {
+            addressable(&outputs)?;
+            Ok(outputs)
+        });
+        let inferred = inferred.map_err(|mut error| {
             let shapes: Vec<_> = types.iter().map(|t| t.shape.to_string()).collect();
             let place = if self.layer.is_empty() { String::new() } else { format!(" in {}", self.layer) };
             error.context = format!("{}{place} on {}", op.name(), shapes.join(" "));
