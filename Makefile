@@ -12,8 +12,11 @@ MINILM ?= target/minilm
 # Where the tests find the real weights.
 export SHADERLM_MINILM := $(abspath $(MINILM))
 
-demo: driver
-	$(CARGO) run --release --quiet -- generate --max-tokens 200
+# Without a driver it runs on the CPU, and says so. The first build takes some minutes, so Cargo's progress is shown.
+demo:
+	@sh tools/driver.sh || true
+	$(CARGO) build --release
+	$(CARGO) run --release --quiet -- generate --max-tokens 200 </dev/null
 
 test: driver minilm
 	$(CARGO) test --release
