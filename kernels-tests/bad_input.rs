@@ -150,3 +150,21 @@ fn a_full_disk_leaves_nothing_half_written() {
         assert!(fs::metadata(&path).unwrap().len() > 512, "{file} is long enough to have been cut short");
     }
 }
+
+/// `--output /dev/stdout` and the like: a pipe is written into, and stays a pipe.
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_written_into() {
+    use std::os::unix::fs::FileTypeExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (pipe, file) = (folder.path().join("pipe"), folder.path().join("file"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = Command::new("cat").arg(&pipe).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let model = fixture("tiny");
+    let graph = |to: &Path| success(run(&mut on_cpu(&["graph", "--model", &model, "--dot", to.to_str().unwrap()])));
+    graph(&pipe);
+    graph(&file);
+    let read = reader.wait_with_output().unwrap().stdout;
+    assert!(read.starts_with(b"digraph") && read == fs::read(&file).unwrap());
+    assert!(fs::metadata(&pipe).unwrap().file_type().is_fifo(), "the pipe was replaced by a file");
+}

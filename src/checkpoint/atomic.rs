@@ -2,13 +2,14 @@
 
 use super::CheckpointError;
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter},
+    fs::{self, File, OpenOptions},
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process,
 };
 
-/// Writes `path` through a temporary file beside it, which is synced and then renamed.
+/// Writes `path` through a temporary file beside it, which is synced and then renamed. A pipe or a device that is there
+/// already, such as /dev/stdout, is written into as it is: nothing may take its place.
 ///
 /// # Errors
 /// The folder cannot be written to, or the disk is full; then `path` is as it was, and no temporary file is left.
@@ -16,6 +17,11 @@ pub fn write_atomic(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<(), CheckpointError> {
+    let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let mut out = BufWriter::new(OpenOptions::new().write(true).open(path).map_err(fail)?);
+        return write(&mut out).and_then(|()| out.flush()).map_err(fail);
+    }
     let temporary = temporary_name(path);
     let written = File::create(&temporary).and_then(|file| {
         let mut out = BufWriter::new(file);
@@ -26,7 +32,7 @@ pub fn write_atomic(
     result.map_err(|source| {
         // Whether it is there at all depends on what failed.
         let _ = fs::remove_file(&temporary);
-        CheckpointError::Io { path: path.to_owned(), source }
+        fail(source)
     })
 }
 
