@@ -4,15 +4,15 @@ use crate::harness::{engine, nmse};
 use serde_json::Value;
 use shaderlm::{
     checkpoint::{SafeTensorsFile, StoredType},
-    graph::{Engine, Graph, PlanOptions, gradients},
+    graph::{Engine, Graph, PlanOptions, evaluate, gradients},
     models::{
-        Config, Head, Inputs, Missing, Mode, Model, Parameter, Rest, Text,
+        Albert, AlbertConfig, Config, Head, Inputs, Missing, Mode, Model, Parameter, Rest, Sharing, Text,
         heads::{self, Labels},
     },
-    ops::{HostTensor, IGNORE, OpError, Tensor, TensorType},
+    ops::{HostTensor, IGNORE, OpError, Tensor, TensorType, random::threefry},
     train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, Trainer},
 };
-use std::path::PathBuf;
+use std::{collections::HashMap, path::PathBuf};
 
 fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/fixtures/encoders").join(path)
@@ -253,4 +253,105 @@ fn a_wrong_head_is_named() {
     assert_eq!(fresh, ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]);
     assert!(open("distilbert-mlm").parameters(Head::PreTraining).is_err(), "DistilBERT has no head for pairs");
     assert!(matches!(open("bert-qa").config, Config::Bert(ref c) if c.rest.labels() == 2 && c.rest != Rest::default()));
+}
+
+fn albert(sharing: Sharing) -> AlbertConfig {
+    AlbertConfig {
+        vocab_size: 23,
+        embedding_size: 6,
+        hidden_size: 12,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        intermediate_size: 20,
+        max_position_embeddings: 9,
+        ..AlbertConfig::default()
+    }
+    .shared(sharing)
+}
+
+/// The paper's table 4 at E = 128: millions of parameters by what the layers share.
+#[test]
+fn parameters_by_sharing() {
+    for (sharing, millions) in [(Sharing::All, 11.7), (Sharing::Attention, 63.6), (Sharing::Ffn, 37.7), (Sharing::None, 89.7)] {
+        let config = AlbertConfig::named("base").unwrap().shared(sharing);
+        config.check().unwrap();
+        let list = heads::parameters(&Albert { config: &config, mode: Mode::default() }, Head::Base, 0, true).unwrap();
+        let count: usize = list.iter().map(|p| p.shape.elements()).sum();
+        assert!((count as f64 / 1e6 - millions).abs() < 0.06, "{sharing:?}: {count}");
+        let mut names: Vec<_> = list.iter().map(|p| &p.name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), list.len(), "{sharing:?}: a name is there twice");
+    }
+    // Groups and layers as transformers counts them.
+    let config = AlbertConfig { num_hidden_layers: 7, num_hidden_groups: 3, ..albert(Sharing::All) };
+    assert_eq!((0..7).map(|l| config.group(l)).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 2, 2]);
+}
+
+/// Each mode's gradients by finite differences in f64, for a parameter that layers share and for one of the last layer.
+#[test]
+fn sharing_sums_gradients() {
+    let last = "albert.encoder.albert_layer_groups.2.albert_layers.0";
+    let first = "albert.encoder.albert_layer_groups.0.albert_layers.0";
+    for sharing in [Sharing::All, Sharing::Attention, Sharing::Ffn, Sharing::None] {
+        let config = albert(sharing);
+        let encoder = Albert { config: &config, mode: Mode::default() };
+        let list = heads::parameters(&encoder, Head::PreTraining, 2, false).unwrap();
+        let attention = if matches!(sharing, Sharing::All | Sharing::Attention) { first } else { last };
+        let feed_forward = if matches!(sharing, Sharing::All | Sharing::Ffn) { first } else { last };
+        let names = [
+            format!("{attention}.attention.value.weight"),
+            format!("{attention}.attention.LayerNorm.weight"),
+            format!("{feed_forward}.ffn.weight"),
+            format!("{feed_forward}.full_layer_layer_norm.bias"),
+            format!("{first}.attention.query.weight"),
+            "albert.embeddings.word_embeddings.weight".to_owned(),
+        ];
+        let mut g = Graph::new();
+        let (ids, keys) = (g.input("ids", TensorType::u32([2, 9])), g.input("keys", TensorType::u32([2, 9])));
+        let (labels, pair) = (g.input("labels", TensorType::u32([2, 9])), g.input("pair", TensorType::u32([2])));
+        let text = Text { ids, types: None, keys: Some(keys) };
+        let outputs = heads::outputs(&mut g, &encoder, Head::PreTraining, 2, (false, 1), &text).unwrap();
+        let loss = heads::loss(&mut g, &outputs, Labels::Pair(labels, pair), false).unwrap();
+        let wrt: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let p = list.iter().find(|p| p.name == *name).unwrap_or_else(|| panic!("{sharing:?}: there is no {name}"));
+                g.variable(name, TensorType::f32(p.shape.clone())).unwrap()
+            })
+            .collect();
+        let grads: Vec<_> = gradients(&mut g, loss, &wrt).unwrap().into_iter().map(Option::unwrap).collect();
+        let uints = |shape: &[usize], f: &dyn Fn(u32) -> u32| {
+            HostTensor::<f64>::uints(shape, (0..shape.iter().product::<usize>() as u32).map(f).collect())
+        };
+        let feeds = HashMap::from([
+            (ids, uints(&[2, 9], &|i| i * 7 % 23)),
+            (keys, uints(&[2, 9], &|i| u32::from(i != 17))),
+            (labels, uints(&[2, 9], &|i| if i % 3 == 0 { i * 5 % 23 } else { IGNORE })),
+            (pair, uints(&[2], &|i| i)),
+        ]);
+        let random = |name: &str, i: u32| f64::from(threefry([name.len() as u32, name.as_bytes()[name.len() / 2].into()], [i, 3])[0]) / f64::from(u32::MAX) - 0.5;
+        let variables: HashMap<String, HostTensor<f64>> = list
+            .iter()
+            .map(|p| {
+                let one = if p.name.ends_with("norm.weight") || p.name.ends_with("Norm.weight") { 1.0 } else { 0.0 };
+                let data = (0..p.shape.elements() as u32).map(|i| one + random(&p.name, i)).collect();
+                (p.name.clone(), HostTensor::floats(p.shape.clone(), data))
+            })
+            .collect();
+        let exact = evaluate(&g, &feeds, &mut variables.clone(), &grads);
+        for (name, grad) in names.iter().zip(&grads) {
+            let n = variables[name].f().len();
+            for i in (0..n).step_by((n / 5).max(1)) {
+                let at = |eps: f64| {
+                    let mut moved = variables.clone();
+                    moved.get_mut(name).unwrap().f_mut()[i] += eps;
+                    evaluate(&g, &feeds, &mut moved, &[loss])[&loss].f()[0]
+                };
+                let (found, expected) = (exact[grad].f()[i], (at(1e-6) - at(-1e-6)) / 2e-6);
+                let off = (found - expected).abs();
+                assert!(off <= 1e-5 + 1e-3 * expected.abs(), "{sharing:?}, {name}[{i}]: {found}, not {expected}");
+            }
+        }
+    }
 }

@@ -328,3 +328,19 @@ fn damaged_files_are_named() {
     let error = Tokenizer::bytes().unwrap().decode(&[5, 257]).unwrap_err().to_string();
     assert!(error.contains("257") && error.contains("256"), "{error}");
 }
+
+/// BERT's own vocabulary, from the folder that tools/minilm.sh fetches, on awkward texts.
+#[test]
+fn a_real_wordpiece_vocabulary_equals_transformers() {
+    let tokenizer = Tokenizer::from_folder(std::path::Path::new(&crate::embed::minilm())).unwrap();
+    let cases: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(fixture("tokenizer/minilm.json")).unwrap()).unwrap();
+    let texts = cases["texts"].as_array().unwrap();
+    assert!(texts.len() > 90);
+    for case in texts {
+        let text = case["text"].as_str().unwrap();
+        let ids = |key: &str| case[key].as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as u32).collect::<Vec<_>>();
+        assert_eq!(tokenizer.encode(text, false).unwrap(), ids("plain"), "{text:?}");
+        assert_eq!(tokenizer.encode(text, true).unwrap(), ids("special"), "{text:?} with special tokens");
+    }
+}

@@ -76,6 +76,14 @@ impl Repository<'_> {
                 self.optional(&client, name, &bar)?;
             }
         }
+        if is_encoder(&config) {
+            for name in ["vocab.txt", "tokenizer_config.json", "sentence_bert_config.json"] {
+                self.optional(&client, name, &bar)?;
+            }
+            if self.optional(&client, "modules.json", &bar)? {
+                self.optional(&client, "1_Pooling/config.json", &bar)?;
+            }
+        }
         bar.finish_and_clear();
         Ok(config.parent().map_or_else(PathBuf::new, Path::to_owned))
     }
@@ -113,6 +121,13 @@ fn unknown(error: &HFError) -> bool {
         HFError::AuthRequired { context } => context.error_code.as_deref() == Some("RepoNotFound"),
         _ => false,
     }
+}
+
+/// Whether a configuration is of a model that may have a WordPiece vocabulary or sentence-transformers' modules beside it.
+fn is_encoder(config: &Path) -> bool {
+    let value: serde_json::Value =
+        fs::read_to_string(config).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    value["model_type"] != "gpt2"
 }
 
 /// The files that an index names. What is wrong with it is said when the folder is opened.
