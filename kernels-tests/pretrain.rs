@@ -350,7 +350,8 @@ fn the_stream_is_the_seeds_and_resumes_anywhere() {
 #[test]
 fn special_tokens_are_never_masked_and_words_stay_whole() {
     // Words of one to three pieces, words that are unknown, and text that looks like special tokens.
-    let pieces = (0..40).map(|i| format!("a{i}")).chain((0..40).map(|i| format!("##b{i}"))).chain(["[", "]", "mask", "sep"].map(String::from));
+    let (beginnings, ends) = ((0..40).map(|i| format!("a{i}")), (0..40).map(|i| format!("##b{i}")));
+    let pieces = beginnings.chain(ends).chain(["[", "]", "mask", "sep"].map(String::from));
     let mut text = String::new();
     for i in 0..6000 {
         text += &match random(i, 8) {
@@ -526,7 +527,8 @@ fn vocabularies_for_encoders() {
         let output = train_tokenizer(&blank, kind, &out, &[]);
         assert!(output.status.success() || failure(output).lines().count() == 1);
     }
-    assert!(failure(train_tokenizer(&data, "bpe", &folder.path().join("x.json"), &["--cased", "--vocab", "300"])).contains("--cased"));
+    let error = failure(train_tokenizer(&data, "bpe", &folder.path().join("x.json"), &["--cased", "--vocab", "300"]));
+    assert!(error.contains("--cased"), "{error}");
 }
 
 /// Characters beyond what fits become unknown, and the vocabulary keeps to its size.
@@ -596,9 +598,9 @@ fn inspect_shows_examples() {
         let share = rows[7]["share_masked"].as_f64().unwrap();
         assert!((0.12..0.19).contains(&share), "{share}");
     }
-    // Single tokens instead of n-grams.
     let json = success(inspect("mlm+nsp", &["--tokenizer", file, "--show", "1", "--json", "--max-predictions", "2"]));
-    assert!(serde_json::from_str::<serde_json::Value>(json.lines().next().unwrap()).unwrap()["masked"].as_array().unwrap().len() <= 2);
+    let row: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert!(row["masked"].as_array().unwrap().len() <= 2);
 }
 
 #[test]

@@ -229,7 +229,9 @@ impl Trainer for Words {
         let counts: tokenizers::Result<HashMap<String, u32>> = iterator
             .par_bridge()
             .map(|text| process(text.as_ref()))
-            .try_fold(HashMap::new, |counts, words: tokenizers::Result<Vec<String>>| Ok(words?.into_iter().fold(counts, |c, word| add(c, word, 1))))
+            .try_fold(HashMap::new, |counts, words: tokenizers::Result<Vec<String>>| {
+                Ok(words?.into_iter().fold(counts, |c, word| add(c, word, 1)))
+            })
             .try_reduce(HashMap::new, |a, b| {
                 let (few, many) = if a.len() < b.len() { (a, b) } else { (b, a) };
                 Ok(few.into_iter().fold(many, |c, (word, n)| add(c, word, n)))
