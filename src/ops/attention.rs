@@ -100,9 +100,23 @@ impl Sizes {
     }
 }
 
-/// The product of two rows.
+/// The product of two rows, in eight interleaved sums: a single one would have to be added up in order, one number at a time.
 pub(super) fn dot<T: Real>(a: &[T], b: &[T]) -> T {
-    a.iter().zip(b).map(|(&a, &b)| a * b).sum()
+    let (a_eights, a_rest) = a.as_chunks::<8>();
+    let (b_eights, b_rest) = b.as_chunks::<8>();
+    let mut sums = [T::ZERO; 8];
+    for (a, b) in a_eights.iter().zip(b_eights) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    let rest: T = a_rest.iter().zip(b_rest).map(|(&a, &b)| a * b).sum();
+    sums.into_iter().sum::<T>() + rest
+}
+
+/// `y += factor * x`
+pub(super) fn add_scaled<T: Real>(y: &mut [T], factor: T, x: &[T]) {
+    y.iter_mut().zip(x).for_each(|(y, &x)| *y += factor * x);
 }
 
 /// One query on the host: writes the weighted mean of `values` into `y`, and returns the log-sum-exp of the scores. Leaves
@@ -118,7 +132,7 @@ pub(super) fn attend<'a, T: Real>(
     let sum: T = scores.iter().map(|&s| (s - top).exp()).sum();
     for (&s, (_, v)) in scores.iter().zip(rows) {
         let p = (s - top).exp() / sum;
-        y.iter_mut().zip(v).for_each(|(y, &v)| *y += p * v);
+        add_scaled(y, p, v);
     }
     top + sum.ln()
 }

@@ -1,7 +1,7 @@
 //! The gradient of attention: probabilities are recomputed from the saved log-sum-exp.
 
 use super::{
-    attention::{Attention, STEP, Sizes, dot},
+    attention::{Attention, STEP, Sizes, add_scaled, dot},
     *,
 };
 
@@ -83,11 +83,9 @@ impl Reference for AttentionBackward {
                     for k in s.keys(self.0.causal, mask, b, t) {
                         let p = (dot(part(t, 0), part(k, 1)) * scale - lse[s.row(b, h, t)]).exp();
                         let ds = p * (dot(dout, part(k, 2)) - delta) * scale;
-                        for i in 0..s.d {
-                            d[s.at(b, t, 0, h) + i] += ds * part(k, 1)[i];
-                            d[s.at(b, k, 1, h) + i] += ds * part(t, 0)[i];
-                            d[s.at(b, k, 2, h) + i] += p * dout[i];
-                        }
+                        add_scaled(&mut d[s.at(b, t, 0, h)..][..s.d], ds, part(k, 1));
+                        add_scaled(&mut d[s.at(b, k, 1, h)..][..s.d], ds, part(t, 0));
+                        add_scaled(&mut d[s.at(b, k, 2, h)..][..s.d], p, dout);
                     }
                 }
             }

@@ -66,10 +66,14 @@ impl Operation for Dropout {
 impl Reference for Dropout {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let (key, factor) = ([inputs[1].u()[0], inputs[1].u()[1]], T::from_f64(f64::from(self.factor())));
-        let y = inputs[0].f().iter().enumerate().map(|(i, &x)| {
-            let bits = threefry(key, [i as u32 / 2, self.stream])[i % 2];
-            if unit_float(bits) < self.rate { T::ZERO } else { x * factor }
-        });
-        vec![HostTensor::floats(outputs[0].shape.clone(), y.collect())]
+        let mut y = inputs[0].f().to_vec();
+        // Two elements share a call of the generator.
+        for (pair, elements) in y.chunks_mut(2).enumerate() {
+            let words = threefry(key, [pair as u32, self.stream]);
+            for (x, bits) in elements.iter_mut().zip(words) {
+                *x = if unit_float(bits) < self.rate { T::ZERO } else { *x * factor };
+            }
+        }
+        vec![HostTensor::floats(outputs[0].shape.clone(), y)]
     }
 }

@@ -34,15 +34,19 @@ impl Gelu {
         x * self.gate(x)
     }
 
-    /// What x is multiplied with: `0.5 (1 + tanh(..))` or `0.5 (1 + erf(..))`.
+    /// What x is multiplied with: `0.5 (1 + tanh(u))`, which is `1 / (1 + exp(-2 u))`, or `0.5 (1 + erf(..))`.
     fn gate<T: Real>(self, x: T) -> T {
-        let half = T::from_f64(0.5);
-        half + half
-            * match self {
-                Self::Tanh => (T::from_f64(SQRT_2_OVER_PI) * (x + T::from_f64(CUBIC) * x * x * x)).tanh(),
-                // In double precision whatever T is: accurate to the last bit or so.
-                Self::Erf => T::from_f64(libm::erf(x.to_f64() * std::f64::consts::FRAC_1_SQRT_2)),
+        match self {
+            Self::Tanh => {
+                let u = T::from_f64(SQRT_2_OVER_PI) * (x + T::from_f64(CUBIC) * x * x * x);
+                T::ONE / (T::ONE + (T::from_f64(-2.0) * u).exp())
             }
+            // In double precision whatever T is: accurate to the last bit or so.
+            Self::Erf => {
+                let half = T::from_f64(0.5);
+                half + half * T::from_f64(libm::erf(x.to_f64() * std::f64::consts::FRAC_1_SQRT_2))
+            }
+        }
     }
 
     /// d gelu(x) / dx
