@@ -15,6 +15,7 @@ import os
 import platform
 import statistics
 import subprocess
+import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -30,8 +31,9 @@ class Contender:
 
     def __init__(self, name, command):
         self.name, self.times = name, []
+        self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
         )
 
     def wait_until_ready(self):
@@ -41,12 +43,17 @@ class Contender:
     def read(self):
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended early with code {self.process.wait()}")
+            code = self.process.wait()
+            self.errors.seek(0)
+            raise SystemExit(f"{self.errors.read()}{self.name} ended early with code {code}")
         return json.loads(line)
 
     def repeat(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # read() says that it has ended
         self.times.append(self.read()["ms"])
 
     def end(self):
@@ -65,8 +72,8 @@ def main():
     print("| mode | engine | median | fastest | slowest |\n|---|---|---|---|---|")
     for mode in args.modes.split(","):
         contenders = [
-            Contender("shaderlm", [args.ours, "--mode", mode, "--paced"]),
-            Contender("burn", [args.burn, "--mode", mode, "--paced"]),
+            Contender("shaderlm", [args.ours, "--mode", mode, "--repeats", str(args.repeats), "--paced"]),
+            Contender("burn", [args.burn, "--mode", mode, "--repeats", str(args.repeats), "--paced"]),
         ]
         for contender in contenders:
             contender.wait_until_ready()
