@@ -32,7 +32,7 @@ fn corpus(folder: &Path) -> String {
 fn tokenizer(data: &str, folder: &Path, kind: &str) -> String {
     let path = folder.join(format!("{kind}.json"));
     let path = path.to_str().unwrap().to_owned();
-    let vocab = if kind == "unigram" { "60" } else { "90" };
+    let vocab = "120";
     success(run(shaderlm().args(["tokenizer", "train", "--kind", kind, "--vocab", vocab, "--data", data, "--out", &path])));
     path
 }

@@ -39,7 +39,7 @@ impl Input {
         }
         let ids = ids.to_i64()?;
         let mut input = Self { file, place, shape, ids: Vec::new(), mask: None, types: None };
-        input.ids = input.below("input_ids", ids, model.config.vocab_size(), false)?;
+        input.ids = input.below("input_ids", ids, model.config.vocab_size(), true)?;
         input.mask = input.integers("attention_mask")?.map(|m| m.into_iter().map(|x| u32::from(x != 0)).collect());
         let types = match &model.config {
             Config::Gpt2(_) | Config::DistilBert(_) => 0,
@@ -50,7 +50,7 @@ impl Input {
             if types == 0 {
                 return Err(format!("{}: there are token_type_ids, which a {} does not have", input.place, model.config.kind()).into());
             }
-            input.types = Some(input.below("token_type_ids", values, types, false)?);
+            input.types = Some(input.below("token_type_ids", values, types, true)?);
         }
         Ok(input)
     }
@@ -79,18 +79,16 @@ impl Input {
         Ok(Some(tensor.to_i64()?))
     }
 
-    /// Checks that integers are below `limit`; as labels they may be -100, here [`IGNORE`].
-    fn below(&self, name: &str, values: Vec<i64>, limit: usize, labels: bool) -> Result<Vec<u32>, Box<dyn Error>> {
+    /// Checks that integers, one for each of the tokens or else for each text, are below `limit`; labels may also be -100, here
+    /// [`IGNORE`].
+    fn below(&self, name: &str, values: Vec<i64>, limit: usize, tokens: bool) -> Result<Vec<u32>, Box<dyn Error>> {
+        let labels = !["input_ids", "token_type_ids"].contains(&name);
         let time = self.shape[self.shape.len() - 1];
         let check = |(i, id): (usize, i64)| match u32::try_from(id) {
             Ok(id) if (id as usize) < limit => Ok(id),
             _ if labels && id == -100 => Ok(IGNORE),
             _ => {
-                let place = if values.len() % time == 0 && values.len() > time {
-                    format!("{}, {}", i / time, i % time)
-                } else {
-                    i.to_string()
-                };
+                let place = if tokens { format!("{}, {}", i / time, i % time) } else { i.to_string() };
                 let what = if name == "input_ids" { "the vocabulary has ids" } else { "there are" };
                 Err(format!("{}: {name}[{place}] is {id}; {what} 0 to {}", self.place, limit - 1).into())
             }
@@ -131,7 +129,7 @@ impl Input {
             Head::Choice => self.inputs().choices,
             _ => config.vocab_size(),
         };
-        Ok(HostTensor::uints(shape, self.below(name, values, limit, true)?))
+        Ok(HostTensor::uints(shape, self.below(name, values, limit, tokens)?))
     }
 }
 

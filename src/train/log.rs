@@ -1,6 +1,7 @@
 //! The log: one JSON object a line, one line a step.
 
 use super::TrainError;
+use crate::checkpoint::write_atomic;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -54,8 +55,17 @@ impl Log {
             .filter(|line| serde_json::from_str::<Record>(line).is_ok_and(|r| r.step <= resumed))
             .map(|line| format!("{line}\n"))
             .collect();
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(fail)?;
-        file.write_all(kept.as_bytes()).map_err(fail)?;
+        if resumed > 0 {
+            // Replaced as a whole, so that a kill in between loses no line.
+            write_atomic(path, |out| out.write_all(kept.as_bytes()))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(resumed > 0)
+            .write(true)
+            .truncate(resumed == 0)
+            .open(path)
+            .map_err(fail)?;
         Ok(Self { file: Some((path.to_owned(), file)) })
     }
 

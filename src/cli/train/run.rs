@@ -56,6 +56,18 @@ fn words(figures: &Figures) -> String {
     figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
 }
 
+/// A flag that Ctrl-C sets. A second Ctrl-C does not wait.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, ctrlc::Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(stop)
+}
+
 impl Run<'_> {
     /// Everything that the losses depend on.
     fn fingerprint(&self) -> String {
@@ -66,30 +78,30 @@ impl Run<'_> {
     /// Trains to the end, or until Ctrl-C.
     pub fn go(&self, engine: &mut Engine, objective: &Objective<'_>, task: &dyn Task) -> CliResult {
         let flags = self.flags;
+        let stop = stop_on_ctrl_c()?;
         let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
         let mut trainer = Trainer::new(engine, &types, objective, self.settings.clone())?;
         let mut first = 0;
         let state_file = flags.state_file();
-        if flags.overwrite && state_file.exists() {
-            // Gone before the new run's first checkpoint, so that --resume never mixes two runs.
-            std::fs::remove_file(&state_file).map_err(|e| format!("{}: {e}", state_file.display()))?;
-        }
         if flags.resume && state_file.exists() {
             first = load_state(&state_file, engine, trainer.state(), &self.fingerprint())?;
         } else if flags.resume {
             eprintln!("shaderlm: {} is not there yet; beginning at step 1", state_file.display());
         }
-        // A folder that cannot be written is found now, not after an hour.
+        // A log or a folder that cannot be written is found now, not after an hour; the log first, so that nothing is left of
+        // a run that does not begin.
+        let log = Log::open(flags.log.as_deref(), first)?;
         std::fs::create_dir_all(&flags.out).map_err(|e| format!("--out {}: {e}", flags.out.display()))?;
         remove_leftovers(&flags.out);
         if first == 0 {
+            // The state of a run that is overwritten goes first, so that --resume never mixes two runs.
             self.save_state(engine, &trainer, 0)?;
         }
         self.save_model(engine)?;
         if flags.stats {
             self.print_stats(engine, &trainer);
         }
-        self.steps(engine, &mut trainer, task, first)?;
+        self.steps(engine, &mut trainer, task, first, log, &stop)?;
         engine.save_pipelines();
         Ok(())
     }
@@ -111,20 +123,19 @@ impl Run<'_> {
         );
     }
 
-    fn steps(&self, engine: &mut Engine, trainer: &mut Trainer, task: &dyn Task, first: usize) -> CliResult {
+    fn steps(
+        &self,
+        engine: &mut Engine,
+        trainer: &mut Trainer,
+        task: &dyn Task,
+        first: usize,
+        mut log: Log,
+        stop: &AtomicBool,
+    ) -> CliResult {
         let flags = self.flags;
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        ctrlc::set_handler(move || {
-            // A second Ctrl-C does not wait.
-            if flag.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        })?;
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(flags.steps as u64) } else { ProgressBar::hidden() };
         bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
         bar.set_position(first as u64);
-        let mut log = Log::open(flags.log.as_deref(), first)?;
         let tokens_a_step = self.settings.batch * self.settings.accumulate * self.settings.context;
         let mut held_out: Option<(f64, Figures)> = None;
         let mut saved = None;

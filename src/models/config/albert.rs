@@ -1,6 +1,6 @@
 //! `config.json` of an ALBERT.
 
-use super::{HiddenAct, Rest, heads_fit, in_range, table_fits};
+use super::{HiddenAct, Rest, heads_fit, in_range, layers_fit, table_fits};
 use serde::{Deserialize, Serialize};
 
 /// Which parameters the layers share (Lan et al. 2020, table 4). A field of ours: transformers knows `all` and, as
@@ -151,6 +151,7 @@ impl AlbertConfig {
                 self.num_hidden_groups, self.num_hidden_layers
             ));
         }
+        layers_fit("num_hidden_layers", self.num_hidden_layers)?;
         heads_fit(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
         table_fits(self.vocab_size, self.embedding_size, self.layer_norm_eps)?;
         self.activation()?;

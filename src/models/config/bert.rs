@@ -1,6 +1,6 @@
 //! `config.json` of a BERT.
 
-use super::{HiddenAct, Rest, heads_fit, in_range, table_fits};
+use super::{HiddenAct, Rest, heads_fit, in_range, layers_fit, table_fits};
 use serde::{Deserialize, Serialize};
 
 /// The shape of a BERT (Devlin et al. 2019, section 3). Missing fields are those of BERT-base.
@@ -92,6 +92,7 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ])?;
+        layers_fit("num_hidden_layers", self.num_hidden_layers)?;
         heads_fit(("hidden_size", self.hidden_size), ("num_attention_heads", self.num_attention_heads))?;
         table_fits(self.vocab_size, self.hidden_size, self.layer_norm_eps)?;
         let positions = self.rest.others.get("position_embedding_type").and_then(|v| v.as_str());

@@ -1,6 +1,6 @@
 //! `config.json` of a DistilBERT.
 
-use super::{HiddenAct, Rest, heads_fit, in_range, table_fits};
+use super::{HiddenAct, Rest, heads_fit, in_range, layers_fit, table_fits};
 use serde::{Deserialize, Serialize};
 
 /// The shape of a DistilBERT (Sanh et al. 2019): BERT without token types and pooler. Missing fields are those of
@@ -74,6 +74,7 @@ impl DistilBertConfig {
             ("n_heads", self.n_heads),
             ("hidden_dim", self.hidden_dim),
         ])?;
+        layers_fit("n_layers", self.n_layers)?;
         heads_fit(("dim", self.dim), ("n_heads", self.n_heads))?;
         table_fits(self.vocab_size, self.dim, Self::EPSILON)?;
         self.act()?;

@@ -1,6 +1,6 @@
 //! `config.json` of a GPT-2, as Hugging Face writes it.
 
-use super::in_range;
+use super::{in_range, layers_fit, token_id};
 use crate::ops::Gelu;
 use serde::{Deserialize, Serialize};
 
@@ -43,8 +43,10 @@ pub struct Gpt2Config {
     /// The head is the token table.
     pub tie_word_embeddings: bool,
     /// Token that begins a text.
+    #[serde(deserialize_with = "token_id")]
     pub bos_token_id: Option<u32>,
     /// Token that ends a text.
+    #[serde(deserialize_with = "token_id")]
     pub eos_token_id: Option<u32>,
     /// For transformers: it may use a cache.
     pub use_cache: bool,
@@ -103,6 +105,7 @@ impl Gpt2Config {
             ("n_head", self.n_head),
             ("n_inner", self.inner()),
         ])?;
+        layers_fit("n_layer", self.n_layer)?;
         if self.n_embd % self.n_head != 0 {
             return Err(format!("n_embd {} is not a multiple of n_head {}", self.n_embd, self.n_head));
         }

@@ -58,7 +58,13 @@ impl Config {
             fields.retain(|_, v| !v.is_null());
         }
         fn read<T: DeserializeOwned>(value: Value) -> Result<T, String> {
-            serde_json::from_value(value).map_err(|e| e.to_string())
+            // Every field has a default, so that a field alone tells whether it is the one that is wrong.
+            let alone = |(name, field): (&String, &Value)| {
+                let object = Value::Object(Map::from_iter([(name.clone(), field.clone())]));
+                serde_json::from_value::<T>(object).err().map(|e| format!("{name}: {e}"))
+            };
+            let culprit = value.as_object().and_then(|fields| fields.iter().find_map(alone));
+            serde_json::from_value(value).map_err(|e| culprit.unwrap_or_else(|| e.to_string()))
         }
         let config = match kind {
             Some("gpt2") => read(value).map(Self::Gpt2),
@@ -254,6 +260,22 @@ fn in_range(sizes: &[(&str, usize)]) -> Result<(), String> {
         Some((name, size)) => Err(format!("{name} is {size}; it must be from 1 to {}", 1 << 24)),
         None => Ok(()),
     }
+}
+
+/// A model has some thousand layers at most; more are a damaged file, and would take for ever to record.
+fn layers_fit(name: &str, layers: usize) -> Result<(), String> {
+    if layers > 4096 { Err(format!("{name} is {layers}; it must be at most 4096")) } else { Ok(()) }
+}
+
+/// A token's number as transformers may write it: a number, a list of which the first counts, or something that is no token
+/// (-1), which is as if it were not there.
+fn token_id<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let first = value.as_array().and_then(|list| list.first()).unwrap_or(&value);
+    if first.is_null() || first.is_i64() {
+        return Ok(first.as_i64().and_then(|id| u32::try_from(id).ok()));
+    }
+    Err(serde::de::Error::custom(format!("{value} is no token's number")))
 }
 
 /// Heads must divide the width, and fit the attention kernel.
