@@ -14,6 +14,7 @@ mod dropout;
 mod elementwise;
 mod embedding;
 mod encoders;
+mod finetune;
 mod gelu;
 mod gpt2;
 mod graph;

@@ -1,7 +1,10 @@
 //! A run: steps, evaluations, log, bar, checkpoints, Ctrl-C and resuming, whatever is trained.
 
 use super::flags::Flags;
-use crate::cli::{CliResult, common::say};
+use crate::cli::{
+    CliResult,
+    common::{say, stop_flag, words},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     checkpoint::remove_leftovers,
@@ -10,15 +13,7 @@ use shaderlm::{
     text::Tokenizer,
     train::{Batch, Log, Objective, Outcome, Record, Settings, TrainError, Trainer, load_state, save_state},
 };
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{collections::BTreeMap, io::IsTerminal, sync::atomic::Ordering, time::Instant};
 
 /// Named figures, for the log and the bar.
 pub type Figures = BTreeMap<String, f64>;
@@ -49,11 +44,6 @@ pub struct Run<'a> {
     pub settings: Settings,
     /// What the data is; a resumed run must have the same.
     pub data: String,
-}
-
-/// Figures as words.
-fn words(figures: &Figures) -> String {
-    figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
 }
 
 impl Run<'_> {
@@ -113,14 +103,7 @@ impl Run<'_> {
 
     fn steps(&self, engine: &mut Engine, trainer: &mut Trainer, task: &dyn Task, first: usize) -> CliResult {
         let flags = self.flags;
-        let stop = Arc::new(AtomicBool::new(false));
-        let flag = stop.clone();
-        ctrlc::set_handler(move || {
-            // A second Ctrl-C does not wait.
-            if flag.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
-            }
-        })?;
+        let stop = stop_flag()?;
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(flags.steps as u64) } else { ProgressBar::hidden() };
         bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
         bar.set_position(first as u64);
