@@ -361,7 +361,7 @@ fn bad_input_is_refused_in_a_line() {
         parts.iter().for_each(|part| assert!(error.contains(part), "{part:?} is not in {error}"));
         assert!(!lesson.out.exists(), "nothing is written");
     };
-    refused(&lesson, &["--label-column", "stars"], &["a.tsv, line 2: there is no column stars", "text, label", "--label-column"]);
+    refused(&lesson, &["--label-column", "stars"], &["a.tsv, line 2: there is no column stars", "label, text", "--label-column"]);
     refused(&lesson, &["--text-column", "body"], &["no column body", "--text-column"]);
     refused(&Lesson::new("classify", "b.tsv", "text\tlabel\nx\ta\ny\t\n"), &[], &["b.tsv, line 3, column label", "the label is empty"]);
     refused(&Lesson::new("classify", "c.tsv", "text\tlabel\nx\ta\ny\ta\n"), &[], &["c.tsv", "at least 2 different labels"]);

@@ -108,8 +108,8 @@ pub struct Finetune {
     /// Steps between evaluations, by default an epoch; 0 for one at the end
     #[arg(long, value_name = "N")]
     eval_every: Option<usize>,
-    /// What the best checkpoint is best at: accuracy, f1, matthews, pearson, spearman, exact_match or loss; by default accuracy for
-    /// classify and choice, f1 for tokens and qa, pearson for regress
+    /// What the best checkpoint is best at (of equals, the one with the lower loss): accuracy, f1, matthews, pearson, spearman,
+    /// exact_match or loss; by default accuracy for classify and choice, f1 for tokens and qa, pearson for regress
     #[arg(long, value_name = "NAME")]
     metric: Option<String>,
     /// Stop after so many evaluations without a better one
@@ -290,6 +290,12 @@ fn print_counts(train: &TaskData, held_out: &TaskData) {
     for (name, count) in &counts {
         say!("  {name:width$}  {count:>7}  {:5.1} %", 100.0 * *count as f64 / all as f64);
     }
+    let numbers: Vec<f64> =
+        train.examples.iter().filter_map(|e| if let Target::Number(x) = e.target { Some(f64::from(x)) } else { None }).collect();
+    if !numbers.is_empty() {
+        let (low, high) = numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &x| (a.min(x), b.max(x)));
+        say!("  numbers from {low:.4} to {high:.4}, mean {:.4}", numbers.iter().sum::<f64>() / numbers.len() as f64);
+    }
     if train.task == Task::QuestionAnswering {
         let without = train.examples.iter().filter(|e| matches!(&e.target, Target::Answers(a) if a.is_empty())).count();
         say!("  {without} training questions have no answer");
@@ -351,12 +357,12 @@ impl Run<'_> {
                 });
                 record.eval_loss = Some(evaluation.loss);
                 record.figures = evaluation.figures.iter().map(|(name, value)| (format!("eval_{name}"), *value)).collect();
-                if best.as_ref().is_none_or(|best| evaluation.merit(metric) > best.merit(metric)) {
+                let (merit, before) = (evaluation.merit(metric), best.as_ref().map(|best| (best.merit(metric), best.loss)));
+                without_gain = if before.is_none_or(|before| merit > before.0) { 0 } else { without_gain + 1 };
+                // Of equals the one with the lower loss: few examples soon have no more to tell.
+                if before.is_none_or(|before| merit > before.0 || (merit == before.0 && evaluation.loss < before.1)) {
                     self.save(engine)?;
                     best = Some(evaluation);
-                    without_gain = 0;
-                } else {
-                    without_gain += 1;
                 }
             }
             log.write(&record)?;
