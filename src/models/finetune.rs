@@ -118,7 +118,13 @@ impl FineTuning<'_> {
     ///
     /// # Errors
     /// A weight has another shape or type than the configuration says.
-    pub fn load(&self, model: &Model, parameters: &[Parameter], engine: &mut Engine, seed: u32) -> Result<Vec<String>, ModelError> {
+    pub fn load(
+        &self,
+        model: &Model,
+        parameters: &[Parameter],
+        engine: &mut Engine,
+        seed: u32,
+    ) -> Result<Vec<String>, ModelError> {
         let same = model.config.task() == Some(self.task)
             && model.config.task_labels(self.task) == self.config.task_labels(self.task);
         let last = |p: &Parameter| p.name.starts_with("classifier.") || p.name.starts_with("qa_outputs.");

@@ -1,25 +1,21 @@
 //! `shaderlm finetune`
 
+mod run;
+
 use super::{
     CliResult,
-    common::{DeviceArgs, number_in, refuse, say, stop_flag, words},
+    common::{DeviceArgs, number_in, refuse, say},
     train::Stored,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use run::{HeldOut, Run};
 use shaderlm::{
-    checkpoint::remove_leftovers,
-    graph::{Engine, Graph},
-    models::{Config, FineTuning, Mode, Model, Parameter, save},
-    ops::Tensor,
-    text::Tokenizer,
+    models::{FineTuning, Mode, Model},
     train::{
-        Log, Objective, Optimizer, Record, Schedule, ScheduleShape, Settings, TrainError, Trainer,
-        tasks::{
-            Columns, EncodedInput, Encoder, Lengths, Order, Target, Task, TaskData, TrainingRow, input_logits, judge,
-        },
+        Optimizer, Schedule, ScheduleShape, Settings,
+        tasks::{Columns, Encoder, Target, Task, TaskData},
     },
 };
-use std::{collections::BTreeMap, error::Error, io::IsTerminal, path::PathBuf, sync::atomic::Ordering, time::Instant};
+use std::{error::Error, path::PathBuf};
 
 /// Teach a BERT, DistilBERT or ALBERT a task from examples
 ///
@@ -29,7 +25,8 @@ use std::{collections::BTreeMap, error::Error, io::IsTerminal, path::PathBuf, sy
 /// The checkpoint that does best on held-out examples is kept in DIR, which `classify` and transformers load.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
-    shaderlm finetune --model google-bert/bert-base-uncased --task classify --data SST-2/train.tsv --eval-data SST-2/dev.tsv --out sst\n  \
+    shaderlm finetune --model google-bert/bert-base-uncased --task classify --out sst \\\n      \
+        --data SST-2/train.tsv --eval-data SST-2/dev.tsv\n  \
     shaderlm finetune --model my-albert --task tokens --data train.conll --out names --epochs 5 --lr 5e-5 --patience 3\n  \
     shaderlm finetune --model my-bert --task qa --data train-v2.0.json --out answers --context 384 --metric exact_match")]
 pub struct Finetune {
@@ -128,42 +125,6 @@ pub struct Finetune {
     device: DeviceArgs,
 }
 
-type Figures = BTreeMap<String, f64>;
-
-/// Examples that are held out.
-struct HeldOut {
-    data: TaskData,
-    inputs: Vec<EncodedInput>,
-    null_threshold: Option<f32>,
-}
-
-/// An evaluation.
-struct Evaluation {
-    step: usize,
-    loss: f64,
-    figures: Figures,
-}
-
-impl Evaluation {
-    /// What checkpoints are compared by, higher is better. What is not defined is worse than all else.
-    fn merit(&self, metric: &str) -> f64 {
-        let value = if metric == "loss" { Some(-self.loss) } else { self.figures.get(metric).copied() };
-        value.filter(|value| !value.is_nan()).unwrap_or(f64::NEG_INFINITY)
-    }
-}
-
-/// All that a run needs besides its flags.
-struct Run<'a> {
-    flags: &'a Finetune,
-    metric: &'a str,
-    tuning: FineTuning<'a>,
-    parameters: Vec<Parameter>,
-    tokenizer: &'a Tokenizer,
-    rows: Vec<TrainingRow>,
-    held_out: HeldOut,
-    settings: Settings,
-}
-
 impl Finetune {
     pub fn run(self) -> CliResult {
         let metric = self.check()?;
@@ -208,7 +169,7 @@ impl Finetune {
             say!("not in {} (or for other labels) and begun afresh: {}", model.place(), fresh.join(", "));
         }
         // Only a model that has seen questions without an answer may give none.
-        let unanswerable = train.examples.iter().any(|e| matches!(&e.target, Target::Answers(answers) if answers.is_empty()));
+        let unanswerable = without_answer(&train) > 0;
         let held_out = HeldOut { data: held_out, inputs, null_threshold: unanswerable.then_some(0.0) };
         let settings = self.settings(rows.len(), time);
         let run = Run { flags: &self, metric, tuning, parameters, tokenizer: &tokenizer, rows, held_out, settings };
@@ -234,7 +195,8 @@ impl Finetune {
         }
         if !self.overwrite && self.out.join("model.safetensors").exists() {
             let place = self.out.display();
-            return refuse(format!("--out {place}: it holds a model already; give --overwrite to replace it, or another folder"));
+            let advice = "give --overwrite to replace it, or another folder";
+            return refuse(format!("--out {place}: it holds a model already; {advice}"));
         }
         Ok(metric)
     }
@@ -281,7 +243,12 @@ impl Finetune {
     }
 }
 
-/// How many examples there are of each class.
+/// How many questions their contexts do not answer.
+fn without_answer(data: &TaskData) -> usize {
+    data.examples.iter().filter(|e| matches!(&e.target, Target::Answers(answers) if answers.is_empty())).count()
+}
+
+/// How many examples there are of each class, and of what range numbers are.
 fn print_counts(train: &TaskData, held_out: &TaskData) {
     say!("{} training and {} evaluation examples", train.examples.len(), held_out.examples.len());
     let counts = train.class_counts();
@@ -290,134 +257,13 @@ fn print_counts(train: &TaskData, held_out: &TaskData) {
     for (name, count) in &counts {
         say!("  {name:width$}  {count:>7}  {:5.1} %", 100.0 * *count as f64 / all as f64);
     }
-    let numbers: Vec<f64> =
-        train.examples.iter().filter_map(|e| if let Target::Number(x) = e.target { Some(f64::from(x)) } else { None }).collect();
+    let number = |target: &Target| if let Target::Number(x) = target { Some(f64::from(*x)) } else { None };
+    let numbers: Vec<f64> = train.examples.iter().filter_map(|e| number(&e.target)).collect();
     if !numbers.is_empty() {
         let (low, high) = numbers.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), &x| (a.min(x), b.max(x)));
         say!("  numbers from {low:.4} to {high:.4}, mean {:.4}", numbers.iter().sum::<f64>() / numbers.len() as f64);
     }
     if train.task == Task::QuestionAnswering {
-        let without = train.examples.iter().filter(|e| matches!(&e.target, Target::Answers(a) if a.is_empty())).count();
-        say!("  {without} training questions have no answer");
-    }
-}
-
-impl Run<'_> {
-    fn go(&self, engine: &mut Engine) -> CliResult {
-        let Self { flags, metric, tuning, .. } = self;
-        let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
-        let loss = |g: &mut Graph, inputs: &[Tensor], rng: Option<Tensor>| tuning.loss(g, inputs, rng);
-        let objective = Objective { inputs: tuning.inputs(), loss: &loss };
-        let mut trainer = Trainer::new(engine, &types, &objective, self.settings.clone())?;
-        // A folder that cannot be written is found now, not after an hour.
-        std::fs::create_dir_all(&flags.out).map_err(|e| format!("--out {}: {e}", flags.out.display()))?;
-        remove_leftovers(&flags.out);
-        let stop = stop_flag()?;
-        let mut log = Log::open(flags.log.as_deref(), 0)?;
-        let steps = self.settings.schedule.steps;
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps as u64) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
-
-        let a_step = flags.batch * flags.accumulate;
-        let every = flags.eval_every.unwrap_or(self.rows.len().div_ceil(a_step));
-        let mut order = Order::new(self.rows.len(), flags.seed);
-        let mut best: Option<Evaluation> = None;
-        let (mut done, mut without_gain, mut stopped) = (0, 0, false);
-        for step in 0..steps {
-            let begin = Instant::now();
-            let mut batches = Vec::with_capacity(flags.accumulate);
-            for part in 0..flags.accumulate {
-                let first = step * a_step + part * flags.batch;
-                let rows: Vec<_> = (first..first + flags.batch).map(|place| &self.rows[order.at(place)]).collect();
-                batches.push(tuning.batch(&rows));
-            }
-            let outcome = trainer.step(engine, step, &batches)?;
-            done = step + 1;
-            let tokens = a_step * tuning.choices * tuning.time;
-            let mut record = Record {
-                step: done,
-                loss: Some(outcome.loss),
-                grad_norm: Some(outcome.grad_norm),
-                lr: Some(outcome.rate),
-                eval_loss: None,
-                tokens_per_second: Some(tokens as f64 / begin.elapsed().as_secs_f64()),
-                figures: Figures::new(),
-            };
-            stopped = stop.load(Ordering::SeqCst);
-            if !stopped && (done == steps || (every > 0 && done % every == 0)) {
-                let evaluation = self.evaluate(engine, &mut trainer, done, &bar)?;
-                let epoch = (done * a_step) as f64 / self.rows.len() as f64;
-                bar.suspend(|| {
-                    say!(
-                        "step {done} (epoch {epoch:.2}): loss {:.4}, held-out loss {:.4}{}",
-                        outcome.loss,
-                        evaluation.loss,
-                        words(&evaluation.figures)
-                    );
-                });
-                record.eval_loss = Some(evaluation.loss);
-                record.figures = evaluation.figures.iter().map(|(name, value)| (format!("eval_{name}"), *value)).collect();
-                let (merit, before) = (evaluation.merit(metric), best.as_ref().map(|best| (best.merit(metric), best.loss)));
-                without_gain = if before.is_none_or(|before| merit > before.0) { 0 } else { without_gain + 1 };
-                // Of equals the one with the lower loss: few examples soon have no more to tell.
-                if before.is_none_or(|before| merit > before.0 || (merit == before.0 && evaluation.loss < before.1)) {
-                    self.save(engine)?;
-                    best = Some(evaluation);
-                }
-            }
-            log.write(&record)?;
-            bar.set_position(done as u64);
-            bar.set_message(format!("loss {:.4}  lr {:.2e}", outcome.loss, outcome.rate));
-            if stopped || flags.patience.is_some_and(|patience| without_gain >= patience) {
-                break;
-            }
-        }
-        bar.finish_and_clear();
-        self.summary(done, stopped, best.as_ref());
-        Ok(())
-    }
-
-    /// The loss and the metrics over the held-out examples.
-    fn evaluate(
-        &self,
-        engine: &mut Engine,
-        trainer: &mut Trainer,
-        step: usize,
-        bar: &ProgressBar,
-    ) -> Result<Evaluation, TrainError> {
-        let HeldOut { data, inputs, null_threshold } = &self.held_out;
-        let rows = self.tuning.rows * self.tuning.choices;
-        let mut batches = 0;
-        let logits = input_logits(inputs, rows, Lengths::Fixed(self.tuning.time), self.tuning.pad, &mut |text| {
-            batches += 1;
-            bar.set_message(format!("evaluating, batch {batches}"));
-            Ok::<_, TrainError>(trainer.evaluate(engine, &self.tuning.unlabelled(text))?.1)
-        })?;
-        let (loss, figures) = judge(data, inputs, &logits, *null_threshold);
-        Ok(Evaluation { step, loss, figures })
-    }
-
-    fn save(&self, engine: &Engine) -> CliResult {
-        let config: &Config = self.tuning.config;
-        let flags = self.flags;
-        Ok(save(&flags.out, config, &self.parameters, engine, Some(self.tokenizer), flags.dtype.into())?)
-    }
-
-    fn summary(&self, done: usize, stopped: bool, best: Option<&Evaluation>) {
-        let (steps, out) = (self.settings.schedule.steps, self.flags.out.display());
-        let end = if stopped {
-            format!("stopped at step {done} of {steps}")
-        } else if done < steps {
-            let patience = self.flags.patience.unwrap_or_default();
-            format!("stopped early at step {done} of {steps}, after {patience} evaluations without a better {}", self.metric)
-        } else {
-            format!("{steps} steps done")
-        };
-        match best {
-            Some(Evaluation { step, loss, figures }) => {
-                say!("{end}; best {} at step {step}: held-out loss {loss:.4}{}; model in {out}", self.metric, words(figures));
-            }
-            None => say!("{end}, before the first evaluation; nothing was saved"),
-        }
+        say!("  {} training questions have no answer", without_answer(train));
     }
 }
