@@ -77,6 +77,9 @@ pub struct Classify {
     device: DeviceArgs,
 }
 
+/// What the model is to be given, and what should come out where that is known.
+type Examples = (Vec<TaskInput>, Option<Vec<Target>>);
+
 impl Classify {
     pub fn run(self) -> CliResult {
         if self.batch == 0 {
@@ -131,8 +134,8 @@ impl Classify {
         Ok(())
     }
 
-    /// What the model is to be given, and what should come out where that is known.
-    fn inputs(&self, task: Task, labels: &[String]) -> Result<(Vec<TaskInput>, Option<Vec<Target>>), Box<dyn Error>> {
+    /// The examples of --data, or the texts.
+    fn inputs(&self, task: Task, labels: &[String]) -> Result<Examples, Box<dyn Error>> {
         let Some(path) = &self.data else { return Ok((self.texts(task)?, None)) };
         let columns = Columns {
             text: self.text_column.clone(),

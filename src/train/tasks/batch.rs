@@ -67,6 +67,9 @@ pub struct RowLogits {
     pub width: usize,
 }
 
+/// All outputs of a model for one sequence.
+pub type SequenceLogits = Vec<RowLogits>;
+
 /// Runs `sequences` through a model in batches of `rows`, the shortest first, so that little is filled up. `run` gives a
 /// batch's outputs, each with the rows as its first dimension (however the others divide it). The result has for each
 /// sequence, in the order given, all outputs.
@@ -79,7 +82,7 @@ pub fn row_logits<E>(
     lengths: Lengths,
     pad: u32,
     run: &mut dyn FnMut(&TextBatch) -> Result<Vec<HostTensor<f32>>, E>,
-) -> Result<Vec<Vec<RowLogits>>, E> {
+) -> Result<Vec<SequenceLogits>, E> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| sequences[i].ids.len());
     let mut all = vec![Vec::new(); sequences.len()];

@@ -1,7 +1,7 @@
 //! From inputs to what a model finds for them: the tokens, and the reading of the logits.
 
 use super::{
-    ContextWindow, Encoder, Lengths, Prediction, RowLogits, Sequence, Target, Task, TaskInput, TextBatch, WordSequence,
+    ContextWindow, Encoder, Lengths, Prediction, Sequence, SequenceLogits, Target, Task, TaskInput, TextBatch, WordSequence,
     best_answer, row_logits,
 };
 use crate::{ops::HostTensor, text::TextError};
@@ -91,8 +91,8 @@ impl EncodedInput {
 
     /// What the outputs for its sequences say. A question has no answer if that scores higher than the best one by more than
     /// `null_threshold`, as `run_squad.py` has it (`null_score_diff_threshold`); without one it always has.
-    pub fn read(&self, task: Task, input: &TaskInput, logits: &[Vec<RowLogits>], null_threshold: Option<f32>) -> Found {
-        let first = |row: &Vec<RowLogits>| row.first().map(|output| output.values.clone()).unwrap_or_default();
+    pub fn read(&self, task: Task, input: &TaskInput, logits: &[SequenceLogits], null_threshold: Option<f32>) -> Found {
+        let first = |row: &SequenceLogits| row.first().map(|output| output.values.clone()).unwrap_or_default();
         match (self, input) {
             (Self::Texts(_), _) => {
                 let values: Vec<f32> = logits.iter().flat_map(first).collect();
@@ -133,7 +133,7 @@ impl EncodedInput {
 
     /// The loss of its outputs, nats (or squares), summed over what is counted, and how much that is: examples, words, or the
     /// ends of answers (the mean of both for each window). It is what the training loss is without dropout.
-    pub fn loss(&self, target: &Target, logits: &[Vec<RowLogits>]) -> (f64, usize) {
+    pub fn loss(&self, target: &Target, logits: &[SequenceLogits]) -> (f64, usize) {
         match (self, target) {
             (Self::Texts(_), Target::Class(class)) => {
                 let values: Vec<f32> = logits.iter().flatten().flat_map(|output| output.values.iter().copied()).collect();
@@ -171,7 +171,7 @@ pub fn input_logits<E>(
     lengths: Lengths,
     pad: u32,
     run: &mut dyn FnMut(&TextBatch) -> Result<Vec<HostTensor<f32>>, E>,
-) -> Result<Vec<Vec<Vec<RowLogits>>>, E> {
+) -> Result<Vec<Vec<SequenceLogits>>, E> {
     let sequences: Vec<&Sequence> = inputs.iter().flat_map(EncodedInput::sequences).collect();
     let mut all = row_logits(&sequences, rows, lengths, pad, run)?.into_iter();
     Ok(inputs.iter().map(|input| all.by_ref().take(input.sequences().len()).collect()).collect())

@@ -1,7 +1,7 @@
 //! How well a model does a task, by the metrics that the field reports for it.
 
 use super::{
-    EncodedInput, Found, RowLogits, Target, Task, TaskData,
+    EncodedInput, Found, SequenceLogits, Target, Task, TaskData,
     metrics::{accuracy, answer_f1, exact_match, f1, f1_macro, f1_tokens, matthews, pearson, spearman},
 };
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ impl Task {
 pub fn judge(
     data: &TaskData,
     inputs: &[EncodedInput],
-    logits: &[Vec<Vec<RowLogits>>],
+    logits: &[Vec<SequenceLogits>],
     null_threshold: Option<f32>,
 ) -> (f64, BTreeMap<String, f64>) {
     let (mut sum, mut count) = (0.0, 0);
