@@ -17,6 +17,7 @@ mod embedding;
 mod embed;
 mod encoder_cli;
 mod encoders;
+mod finetune;
 mod gelu;
 mod gpt2;
 mod graph;

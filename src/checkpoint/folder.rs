@@ -47,7 +47,10 @@ pub fn save_folder(
             }
         }
         if let Ok(special) = tokenizer.special_tokens() {
-            about["model_input_names"] = serde_json::json!(["input_ids", "token_type_ids", "attention_mask"]);
+            // What the tokenizer gives is what the model is called with, and a DistilBERT refuses token types.
+            let typed = config["model_type"] != "distilbert";
+            let names = ["input_ids", "token_type_ids", "attention_mask"].into_iter();
+            about["model_input_names"] = names.filter(|name| typed || *name != "token_type_ids").collect();
             for (name, id) in [
                 ("cls_token", Some(special.cls)),
                 ("sep_token", Some(special.sep)),

@@ -4,6 +4,10 @@ use shaderlm::{
     gpu::DeviceChoice,
     graph::{Engine, EngineOptions, GraphError},
 };
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// `--device`
 #[derive(clap::Args)]
@@ -35,6 +39,23 @@ pub fn number_in(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + 
             Err(format!("must be from {low} to {high}"))
         }
     }
+}
+
+/// A flag that Ctrl-C sets. A second Ctrl-C does not wait for whoever looks at it.
+pub fn stop_flag() -> Result<Arc<AtomicBool>, ctrlc::Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+    })?;
+    Ok(stop)
+}
+
+/// Figures as words.
+pub fn words(figures: &std::collections::BTreeMap<String, f64>) -> String {
+    figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
 }
 
 /// Prints a line to standard output. Work that takes long goes on when nobody reads it any more.

@@ -1,11 +1,13 @@
 //! The command line: one file a subcommand; argument parsing and printing, no maths.
 
 mod backward;
+mod classify;
 mod common;
 mod data;
 mod devices;
 mod embed;
 mod fill;
+mod finetune;
 mod forward;
 mod generate;
 mod graph;
@@ -28,6 +30,8 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
         shaderlm generate \"ROMEO:\" --max-tokens 100\n  \
         echo \"Once upon a time\" | shaderlm generate --model openai-community/gpt2 --temperature 0.8\n  \
         shaderlm train gpt2 --data my.txt --out my-model --tokenizer bytes --layers 4 --width 128\n  \
+        shaderlm finetune --model my-bert --task classify --data reviews.tsv --out judge\n  \
+        shaderlm classify \"A fine film.\" --model judge\n  \
         shaderlm devices"
 )]
 struct Cli {
@@ -39,6 +43,8 @@ struct Cli {
 enum Command {
     Generate(generate::Generate),
     Train(train::Train),
+    Finetune(Box<finetune::Finetune>),
+    Classify(classify::Classify),
     Tokenizer(tokenizer::TokenizerCommand),
     Data(data::DataCommand),
     Fill(fill::Fill),
@@ -56,6 +62,8 @@ pub fn main() -> i32 {
     let result = match Cli::parse().command {
         Command::Generate(args) => args.run(),
         Command::Train(args) => args.run(),
+        Command::Finetune(args) => args.run(),
+        Command::Classify(args) => args.run(),
         Command::Tokenizer(args) => args.run(),
         Command::Data(args) => args.run(),
         Command::Fill(args) => args.run(),

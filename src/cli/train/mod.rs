@@ -6,6 +6,7 @@ mod gpt2;
 mod run;
 
 use super::CliResult;
+pub use flags::Stored;
 
 /// Train a model on text files
 #[derive(clap::Args)]

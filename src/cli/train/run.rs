@@ -1,7 +1,10 @@
 //! A run: steps, evaluations, log, bar, checkpoints, Ctrl-C and resuming, whatever is trained.
 
 use super::flags::Flags;
-use crate::cli::{CliResult, common::say};
+use crate::cli::{
+    CliResult,
+    common::{say, stop_flag, words},
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     checkpoint::remove_leftovers,
@@ -10,15 +13,7 @@ use shaderlm::{
     text::Tokenizer,
     train::{Batch, Log, Objective, Outcome, Record, Settings, TrainError, Trainer, load_state, save_state},
 };
-use std::{
-    collections::BTreeMap,
-    io::IsTerminal,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Instant,
-};
+use std::{collections::BTreeMap, io::IsTerminal, sync::atomic::{AtomicBool, Ordering}, time::Instant};
 
 /// Named figures, for the log and the bar.
 pub type Figures = BTreeMap<String, f64>;
@@ -51,23 +46,6 @@ pub struct Run<'a> {
     pub data: String,
 }
 
-/// Figures as words.
-fn words(figures: &Figures) -> String {
-    figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
-}
-
-/// A flag that Ctrl-C sets. A second Ctrl-C does not wait.
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, ctrlc::Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })?;
-    Ok(stop)
-}
-
 impl Run<'_> {
     /// Everything that the losses depend on.
     fn fingerprint(&self) -> String {
@@ -78,7 +56,7 @@ impl Run<'_> {
     /// Trains to the end, or until Ctrl-C.
     pub fn go(&self, engine: &mut Engine, objective: &Objective<'_>, task: &dyn Task) -> CliResult {
         let flags = self.flags;
-        let stop = stop_on_ctrl_c()?;
+        let stop = stop_flag()?;
         let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
         let mut trainer = Trainer::new(engine, &types, objective, self.settings.clone())?;
         let mut first = 0;
