@@ -6,7 +6,7 @@ use super::{
 };
 use shaderlm::{
     models::{
-        Missing, Model, ModelError,
+        Missing, Model, ModelError, SHAKESPEARE,
         generate::{GenerationStats, Generator, Sampling},
         gpt2::parameters,
     },
@@ -98,7 +98,7 @@ struct Limits {
 
 impl Generate {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref())?;
+        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let config = model.gpt2()?;
         let tokenizer = match model.tokenizer() {
             Ok(tokenizer) => Some(tokenizer),

@@ -9,7 +9,7 @@ use shaderlm::{
     checkpoint::write_atomic,
     gpu::Capabilities,
     graph::{Graph, Row, dot, gradients, rows},
-    models::{Inputs, Mode, Model},
+    models::{Inputs, Mode, Model, SHAKESPEARE},
     ops::TensorType,
 };
 use std::{io::Write, path::PathBuf};
@@ -41,7 +41,7 @@ pub struct GraphCommand {
 
 impl GraphCommand {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref())?;
+        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let head = chosen_head(&model, self.head.as_deref())?;
         let most = model.config.positions();
         let context = self.context.unwrap_or(most);

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     graph::{Graph, PlanOptions},
     models::{
-        Missing, Model,
+        Missing, Model, SHAKESPEARE,
         gpt2::{Gpt2, parameters},
     },
     ops::{HostTensor, IGNORE, TensorType},
@@ -46,7 +46,7 @@ pub struct Perplexity {
 
 impl Perplexity {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref())?;
+        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let config = model.gpt2()?;
         let context = config.n_positions;
         let stride = self.stride.unwrap_or(context);

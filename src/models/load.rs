@@ -1,6 +1,6 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
-use super::{Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
+use super::{BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
 use crate::{
     checkpoint::{self, CheckpointError, StoredType, Weights},
     graph::{Engine, GraphError},
@@ -74,16 +74,17 @@ pub struct Model {
     pub config: Config,
     /// Its weights.
     pub weights: Weights,
-    place: String,
-    folder: Option<PathBuf>,
+    pub(super) place: String,
+    pub(super) source: Source,
 }
 
-/// The model in the repository: trained by this engine on Tiny Shakespeare (see `assets/shakespeare/README.md`).
-const BUILT_IN: [&[u8]; 3] = [
-    include_bytes!("../../assets/shakespeare/config.json"),
-    include_bytes!("../../assets/shakespeare/model.safetensors"),
-    include_bytes!("../../assets/shakespeare/tokenizer.json"),
-];
+/// Where a model came from.
+pub(super) enum Source {
+    /// A folder.
+    Folder(PathBuf),
+    /// The binary.
+    BuiltIn(&'static BuiltIn),
+}
 
 impl Model {
     /// Opens a folder, or downloads a repository of the Hub (`owner/name`).
@@ -95,28 +96,7 @@ impl Model {
         let value = checkpoint::read_config(&folder)?;
         let config = Config::from_json(&folder.join("config.json"), &value)?;
         let weights = Weights::open(&folder)?;
-        Ok(Self { config, weights, place: folder.display().to_string(), folder: Some(folder) })
-    }
-
-    /// The model in the binary.
-    ///
-    /// # Errors
-    /// Never, unless the build was tampered with.
-    pub fn built_in() -> Result<Self, ModelError> {
-        let place = "the built-in model";
-        let value = serde_json::from_slice(BUILT_IN[0])
-            .map_err(|e| ConfigError { path: place.into(), reason: e.to_string() })?;
-        let config = Config::from_json(Path::new(place), &value)?;
-        let weights = Weights::from_static(place, BUILT_IN[1])?;
-        Ok(Self { config, weights, place: place.into(), folder: None })
-    }
-
-    /// The model that `--model` names, or the built-in one.
-    ///
-    /// # Errors
-    /// As [`Model::open`].
-    pub fn chosen(model: Option<&str>) -> Result<Self, ModelError> {
-        model.map_or_else(Self::built_in, Self::open)
+        Ok(Self { config, weights, place: folder.display().to_string(), source: Source::Folder(folder) })
     }
 
     /// Its tokenizer.
@@ -124,9 +104,9 @@ impl Model {
     /// # Errors
     /// There is none, it is damaged, or it has tokens that the model does not know.
     pub fn tokenizer(&self) -> Result<Tokenizer, ModelError> {
-        let tokenizer = match &self.folder {
-            Some(folder) => Tokenizer::from_folder(folder)?,
-            None => Tokenizer::from_bytes(BUILT_IN[2])?,
+        let tokenizer = match &self.source {
+            Source::Folder(folder) => Tokenizer::from_folder(folder)?,
+            Source::BuiltIn(files) => Tokenizer::from_bytes(files.tokenizer)?,
         };
         if tokenizer.vocab_size() > self.config.vocab_size() {
             return Err(ModelError::Vocabulary {
@@ -145,7 +125,10 @@ impl Model {
 
     /// The folder, unless the model is in the binary.
     pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
+        match &self.source {
+            Source::Folder(folder) => Some(folder),
+            Source::BuiltIn(_) => None,
+        }
     }
 
     /// The shape of a GPT-2.

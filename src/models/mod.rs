@@ -3,6 +3,7 @@
 mod albert;
 mod bert;
 mod blocks;
+mod built_in;
 mod config;
 mod distilbert;
 mod embed;
@@ -20,6 +21,7 @@ mod sentence;
 pub use albert::Albert;
 pub use bert::Bert;
 pub use blocks::{Dropout, Init, Mode, Parameter};
+pub use built_in::{BIBLE, BuiltIn, SHAKESPEARE};
 pub use config::{AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig, Gpt2Config, HiddenAct, Rest, Sharing};
 pub use distilbert::DistilBert;
 pub use embed::{EmbedSettings, embed};
