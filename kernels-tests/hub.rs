@@ -235,6 +235,15 @@ fn sentence_transformers_from_the_hub() {
 }
 
 #[test]
+fn sentencepiece_alone_is_told_how_to_convert() {
+    let (files, home) = (sentences(), tempfile::tempdir().unwrap());
+    std::fs::rename(files.path().join("vocab.txt"), files.path().join("spiece.model")).unwrap();
+    let hub = Hub::start(files.path().to_owned());
+    let error = failure(run(&mut hub.command(&["embed", "--json", "dogs"], "tiny/sentences", home.path(), &[])));
+    assert!(error.contains("spiece.model") && error.contains("save_pretrained"), "{error}");
+}
+
+#[test]
 fn sharded_repositories() {
     let (files, home) = (repository("sharded"), tempfile::tempdir().unwrap());
     let hub = Hub::start(files.path().to_owned());

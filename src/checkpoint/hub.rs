@@ -72,7 +72,8 @@ impl Repository<'_> {
             Err(error) => return Err(error),
         }
         if !self.optional(&client, "tokenizer.json", &bar)? {
-            for name in ["vocab.json", "merges.txt"] {
+            // spiece.model cannot be read, but what to do about it is said where it is.
+            for name in ["vocab.json", "merges.txt", "spiece.model"] {
                 self.optional(&client, name, &bar)?;
             }
         }
