@@ -24,7 +24,7 @@ struct Hub {
 }
 
 impl Hub {
-    /// Serves the files of `folder` as `tiny/gpt2`, and the same with a token as `tiny/gated`.
+    /// Serves the files of `folder` as `tiny/gpt2` and `tiny/sentences`, and the same with a token as `tiny/gated`.
     fn start(folder: PathBuf) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
@@ -43,10 +43,16 @@ impl Hub {
         self.requests.lock().unwrap().len()
     }
 
-    /// `shaderlm generate` of three tokens, with a cache of its own and nothing of the user's environment.
+    /// `shaderlm generate` of three tokens.
     fn generate(&self, model: &str, home: &Path, env: &[(&str, &str)]) -> Command {
+        let args = ["generate", "--ids", "1,2,3", "--max-tokens", "3", "--temperature", "0", "--seed", "1", "--json"];
+        self.command(&args, model, home, env)
+    }
+
+    /// A command with a cache of its own and nothing of the user's environment.
+    fn command(&self, args: &[&str], model: &str, home: &Path, env: &[(&str, &str)]) -> Command {
         let mut command = shaderlm();
-        command.args(["generate", "--ids", "1,2,3", "--max-tokens", "3", "--temperature", "0", "--seed", "1", "--json", "--model", model]);
+        command.args(args).args(["--model", model]);
         for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
             command.env_remove(name);
         }
@@ -89,7 +95,7 @@ fn respond(path: &str, headers: &HashMap<String, String>, folder: &Path) -> (&'s
     let none = |status, code: &str| (status, format!("X-Error-Code: {code}\r\nX-Error-Message: {code}\r\n"), Vec::new());
     let parts: Vec<_> = path.trim_start_matches('/').splitn(5, '/').collect();
     let [owner, name, "resolve", revision, file] = parts[..] else { return none("404 Not Found", "RepoNotFound") };
-    if owner != "tiny" || !["gpt2", "gated"].contains(&name) {
+    if owner != "tiny" || !["gpt2", "sentences", "gated"].contains(&name) {
         // As the Hub does: who has no token is not told whether there is such a repository.
         let status = if headers.contains_key("authorization") { "404 Not Found" } else { "401 Unauthorized" };
         return none(status, "RepoNotFound");
@@ -105,7 +111,11 @@ fn respond(path: &str, headers: &HashMap<String, String>, folder: &Path) -> (&'s
             let tag = format!("{:x}", body.iter().fold(7u64, |h, &b| h.wrapping_mul(31).wrapping_add(u64::from(b))));
             ("200 OK", format!("ETag: \"{tag}\"\r\nX-Repo-Commit: {COMMIT}\r\n"), body)
         }
-        Err(_) => none("404 Not Found", "EntryNotFound"),
+        // The commit tells the client to remember that the file is not there.
+        Err(_) => {
+            let (status, headers, body) = none("404 Not Found", "EntryNotFound");
+            (status, format!("{headers}X-Repo-Commit: {COMMIT}\r\n"), body)
+        }
     }
 }
 
@@ -147,12 +157,101 @@ fn downloads_then_uses_the_cache() {
     assert_eq!(success(run(&mut hub.generate("tiny/gpt2", home.path(), &gone))), first);
 }
 
+/// A repository as sentence-transformers writes it: a tiny BERT whose vocabulary is a list of words, and modules that say
+/// to pool by the largest and to normalise.
+fn sentences() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/fixtures/encoders/bert-base-model");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    let module = |n: usize, path: &str, kind: &str| {
+        let kind = format!("sentence_transformers.models.{kind}");
+        serde_json::json!({ "idx": n, "name": n.to_string(), "path": path, "type": kind })
+    };
+    let modules = [module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling"), module(2, "2_Normalize", "Normalize")];
+    let pooling = serde_json::json!({
+        "word_embedding_dimension": 21,
+        "pooling_mode_mean_tokens": false,
+        "pooling_mode_max_tokens": true,
+    });
+    std::fs::create_dir(folder.path().join("1_Pooling")).unwrap();
+    let vocabulary = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\ncat\ndog\nsleep\n##s\n";
+    for (name, text) in [
+        ("vocab.txt", vocabulary.to_owned()),
+        ("modules.json", serde_json::to_string(&modules).unwrap()),
+        ("1_Pooling/config.json", pooling.to_string()),
+        ("sentence_bert_config.json", r#"{"max_seq_length": 5, "do_lower_case": false}"#.into()),
+    ] {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn sentence_transformers_from_the_hub() {
+    let (files, home) = (sentences(), tempfile::tempdir().unwrap());
+    let hub = Hub::start(files.path().to_owned());
+    let embed = |more: &[&str], env: &[(&str, &str)]| {
+        let args = [&["embed", "--json", "A cat sleeps", "dogs"], more].concat();
+        run(&mut hub.command(&args, "tiny/sentences", home.path(), env))
+    };
+    let output = embed(&[], &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("1 of 2 texts were cut to 5 tokens"), "sentence_bert_config.json was not heeded: {said}");
+    let first = success(output);
+    let vectors = |text: &str| -> Vec<Vec<f32>> {
+        let line = |line| serde_json::from_str::<serde_json::Value>(line).unwrap()["embedding"].clone();
+        text.lines().map(|l| serde_json::from_value(line(l)).unwrap()).collect()
+    };
+    let near = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    let found = vectors(&first);
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [21, 21]);
+    for vector in &found {
+        let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        assert!((length - 1.0).abs() < 1e-5, "2_Normalize was not heeded: {length}");
+    }
+    assert!(!near(&found[0], &found[1]));
+    let cached = home.path().join("hub/models--tiny--sentences/snapshots").join(COMMIT);
+    for name in ["vocab.txt", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json"] {
+        assert!(cached.join(name).exists(), "{name} is not in the cache");
+    }
+    // What the modules say is what was done: the same as with flags on the bare files, and not the mean.
+    let bare = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors", "vocab.txt"] {
+        std::fs::copy(files.path().join(name), bare.path().join(name)).unwrap();
+    }
+    let flags = |more: &[&str]| {
+        let args = [&["embed", "--json", "dogs", "--model", bare.path().to_str().unwrap()], more].concat();
+        vectors(&success(run(shaderlm().args(args)))).remove(0)
+    };
+    assert!(near(&flags(&["--pooling", "max", "--normalize"]), &found[1]));
+    assert!(!near(&flags(&["--pooling", "mean", "--normalize"]), &found[1]));
+    // Offline, and with the Hub gone, from the cache: the same bytes.
+    let requests = hub.count();
+    assert_eq!(success(embed(&[], &[("HF_HUB_OFFLINE", "1")])), first);
+    assert_eq!(hub.count(), requests, "offline asks nobody");
+    assert_eq!(success(embed(&[], &[("HF_ENDPOINT", "http://127.0.0.1:9")])), first);
+}
+
+#[test]
+fn sentencepiece_alone_is_told_how_to_convert() {
+    let (files, home) = (sentences(), tempfile::tempdir().unwrap());
+    std::fs::rename(files.path().join("vocab.txt"), files.path().join("spiece.model")).unwrap();
+    let hub = Hub::start(files.path().to_owned());
+    let error = failure(run(&mut hub.command(&["embed", "--json", "dogs"], "tiny/sentences", home.path(), &[])));
+    assert!(error.contains("spiece.model") && error.contains("save_pretrained"), "{error}");
+}
+
 #[test]
 fn sharded_repositories() {
     let (files, home) = (repository("sharded"), tempfile::tempdir().unwrap());
     let hub = Hub::start(files.path().to_owned());
     let sharded = success(run(&mut hub.generate("tiny/gpt2", home.path(), &[])));
     assert!(sharded.contains("\"ids\""), "{sharded}");
+    // Without a connection the cache knows that there is no model.safetensors, and goes on to the shards.
+    let gone = [("HF_ENDPOINT", "http://127.0.0.1:9")];
+    assert_eq!(success(run(&mut hub.generate("tiny/gpt2", home.path(), &gone))), sharded);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! shaderlm: a GPU compute engine for GPT-2 and its relatives, with hand-written WGSL, forward and backward.
+//! shaderlm: a GPU compute engine for GPT-2, BERT and ALBERT, with hand-written WGSL, forward and backward.
 //!
 //! The way of the data: text -> tokenizer -> ids -> model (builds a [`graph::Graph`]) -> autodiff -> plan -> dispatches.
 //! A folder uses only those listed below it.

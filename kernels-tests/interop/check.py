@@ -1,4 +1,4 @@
-"""Checks a shaderlm binary against transformers, in both directions.
+"""Checks a shaderlm binary against transformers, in both directions: GPT-2 here, encoders in encoders.py.
 
     pip install -r requirements.txt && python check.py ../../target/release/shaderlm [--device D] [--keep FOLDER]
 
@@ -6,13 +6,13 @@
    tokenizer must give the text back, and `shaderlm forward` and `backward` must agree with torch on it.
 2. `shaderlm forward` and `backward` must agree with torch on the folders of ../fixtures/gpt2 too, which
    transformers wrote (run its make.py first if they are not there).
+3. The same two ways for BERT, DistilBERT and ALBERT: see encoders.py.
 
 Prints one row a check. Exit code 1 if any failed, 2 if the check itself could not run.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,51 +22,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+import encoders
+from common import GRAD_NMSE, LOSS_REL, Table, compare_values, nmse, shaderlm
+
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures" / "gpt2"
-LOGITS_ABS, GRAD_NMSE, LOSS_REL = 1e-4, 1e-8, 1e-5
 SAMPLE = "Shall I compare thee to a summer's day?\nThou art more lovely and more temperate: \u00e9\u4e16\U0001f600 <|endoftext|>\n"
-
-
-class Table:
-    """The results, printed as they come."""
-
-    def __init__(self):
-        self.failed = 0
-
-    def row(self, what: str, ok: bool, detail: str):
-        self.failed += not ok
-        print(f"{'ok  ' if ok else 'FAIL'}  {what:<58} {detail}", flush=True)
-
-
-def shaderlm(table, binary, what, *args, timeout=600):
-    """Runs the binary; True if it exited with 0. Otherwise the row shows the end of its standard error."""
-    try:
-        done = subprocess.run([binary, *map(str, args)], capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        table.row(what, False, f"no end after {timeout} s")
-        return False
-    end = (done.stderr.strip().splitlines() or ["(nothing on standard error)"])[-1]
-    table.row(what, done.returncode == 0, "exit 0" if done.returncode == 0 else f"exit {done.returncode}: {end}")
-    return done.returncode == 0
-
-
-def nmse(got, want):
-    """Squared error over squared size, in f64; the squared error itself where all of `want` is 0."""
-    got, want = got.double(), want.double()
-    return ((got - want).square().sum() / (want.square().sum() or 1)).item()
-
-
-def compare_values(table, what, out, name, want, mask):
-    """One output [batch, time, n] within LOGITS_ABS of torch's where mask [batch, time] is 1."""
-    got = out.get(name)
-    if got is None or got.shape != want.shape or got.dtype != torch.float32:
-        found = "missing" if got is None else f"{tuple(got.shape)} {got.dtype}"
-        table.row(what, False, f"{name}: {found}, wanted {tuple(want.shape)} torch.float32")
-        return
-    got, want = got[mask == 1], want[mask == 1]
-    worst = (got - want).abs().max().item()
-    ok = worst <= LOGITS_ABS and bool(got.isfinite().all())
-    table.row(what, ok, f"max |error| {worst:.1e} of spread {want.std().item():.2f}, NMSE {nmse(got, want):.1e}")
 
 
 def check_forward(table, binary, net, model, work, device):
@@ -213,6 +173,7 @@ def main():
         work.mkdir(parents=True, exist_ok=True)
         check_trained(table, binary, work, device)
         check_fixtures(table, binary, work, device)
+        encoders.check(table, binary, work, device)
     print(f"{table.failed} failed" if table.failed else "all passed")
     return 1 if table.failed else 0
 

@@ -72,7 +72,8 @@ impl Repository<'_> {
             Err(error) => return Err(error),
         }
         if !self.optional(&client, "tokenizer.json", &bar)? {
-            for name in ["vocab.json", "merges.txt"] {
+            // spiece.model cannot be read, but what to do about it is said where it is.
+            for name in ["vocab.json", "merges.txt", "spiece.model"] {
                 self.optional(&client, name, &bar)?;
             }
         }
@@ -88,16 +89,27 @@ impl Repository<'_> {
         Ok(config.parent().map_or_else(PathBuf::new, Path::to_owned))
     }
 
+    /// One file, downloaded or from the cache. Without a connection the cache also knows which files the Hub has said that it
+    /// does not have; the client looks there for files alone.
     fn file(&self, client: &HFClientSync, name: &str, bar: &ProgressBar) -> Result<PathBuf, HFError> {
         bar.set_message(name.to_owned());
-        client
-            .model(self.owner, self.name)
-            .download_file()
-            .filename(name)
-            .revision(self.revision)
-            .local_files_only(self.offline)
-            .progress(Bar(bar.clone()))
-            .send()
+        let send = |offline: bool| {
+            client
+                .model(self.owner, self.name)
+                .download_file()
+                .filename(name)
+                .revision(self.revision)
+                .local_files_only(offline)
+                .progress(Bar(bar.clone()))
+                .send()
+        };
+        match send(self.offline) {
+            Err(error @ (HFError::Request { .. } | HFError::Http { .. })) if !self.offline => match send(true) {
+                Err(absent @ HFError::EntryNotFound { .. }) => Err(absent),
+                _ => Err(error),
+            },
+            result => result,
+        }
     }
 
     fn optional(&self, client: &HFClientSync, name: &str, bar: &ProgressBar) -> Result<bool, HFError> {

@@ -25,11 +25,15 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
 #[command(
     name = "shaderlm",
     version,
-    about = "Runs and trains GPT-2 on any GPU: hand-written WGSL through Vulkan, Metal or DX12",
+    about = "Trains and runs GPT-2, BERT, DistilBERT and ALBERT on any GPU: hand-written WGSL through Vulkan, Metal or DX12",
     after_help = "Examples:\n  \
         shaderlm generate \"ROMEO:\" --max-tokens 100\n  \
         echo \"Once upon a time\" | shaderlm generate --model openai-community/gpt2 --temperature 0.8\n  \
         shaderlm train gpt2 --data my.txt --out my-model --tokenizer bytes --layers 4 --width 128\n  \
+        shaderlm tokenizer train --data my.txt --kind wordpiece --vocab 4096 --out tok.json\n  \
+        shaderlm train bert --data my.txt --out my-bert --tokenizer tok.json --objective mlm+nsp\n  \
+        shaderlm fill \"The king [MASK] unto them.\" --model my-bert\n  \
+        shaderlm embed --model sentence-transformers/all-MiniLM-L6-v2 --output vectors.safetensors < lines.txt\n  \
         shaderlm finetune --model my-bert --task classify --data reviews.tsv --out judge\n  \
         shaderlm classify \"A fine film.\" --model judge\n  \
         shaderlm devices"
