@@ -252,6 +252,10 @@ fn a_wrong_head_is_named() {
     let fresh = model.upload(&mut engine(), &parameters, Missing::Initialise(1)).unwrap();
     assert_eq!(fresh, ["bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"]);
     assert!(open("distilbert-mlm").parameters(Head::PreTraining).is_err(), "DistilBERT has no head for pairs");
+    let mut untied = open("bert-mlm");
+    untied.config.rest_mut().unwrap().others.insert("tie_word_embeddings".into(), false.into());
+    let error = untied.parameters(Head::MaskedLm).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("tie_word_embeddings"), "{error}");
     assert!(matches!(open("bert-qa").config, Config::Bert(ref c) if c.rest.labels() == 2 && c.rest != Rest::default()));
 }
 

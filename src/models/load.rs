@@ -181,6 +181,13 @@ impl Model {
     /// The head does not go with the model.
     pub fn parameters(&self, head: Head) -> Result<Vec<Parameter>, ModelError> {
         let labels = self.config.rest().map_or(0, super::Rest::labels);
+        let untied = self.config.rest().is_some_and(|rest| rest.others.get("tie_word_embeddings") == Some(&false.into()));
+        if untied && matches!(head, Head::MaskedLm | Head::PreTraining) {
+            return Err(ModelError::Head {
+                place: self.place.clone(),
+                reason: "config.json says tie_word_embeddings = false; a masked-LM head with a decoder of its own is not supported".into(),
+            });
+        }
         match (&self.config, encoder(&self.config, Mode::default())) {
             (_, Some(encoder)) => heads::parameters(&*encoder, head, labels, self.has_pooler())
                 .map_err(|e| ModelError::Head { place: self.place.clone(), reason: e.to_string() }),
