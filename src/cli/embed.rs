@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use shaderlm::{
     checkpoint::{StoredType, write_safetensors},
-    models::{BIBLE, EmbedSettings, Model, Pooling, SentenceSettings, embed},
+    models::{EmbedSettings, Model, Pooling, SentenceSettings, embed},
     text::{SpecialTokens, TextError, Tokenizer},
 };
 use std::{
@@ -29,10 +29,9 @@ use std::{
 pub struct Embed {
     /// Texts
     text: Vec<String>,
-    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT; by default the ALBERT in this program, which is small
-    /// and was trained for other things
+    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT
     #[arg(long, value_name = "DIR|REPO")]
-    model: Option<String>,
+    model: String,
     /// How the hidden states of a text become one vector
     #[arg(long, value_enum)]
     pooling: Option<Pooling>,
@@ -61,7 +60,7 @@ fn encode(tokenizer: &Tokenizer, special: SpecialTokens, text: &str, longest: us
 
 impl Embed {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref(), &BIBLE)?;
+        let model = Model::open(&self.model)?;
         let folder = SentenceSettings::of(&model)?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;

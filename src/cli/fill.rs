@@ -6,7 +6,7 @@ use super::{
 };
 use serde_json::json;
 use shaderlm::{
-    models::{BIBLE, Candidate, Filler, Model},
+    models::{Candidate, Filler, Model},
     text::{SpecialTokens, Tokenizer},
 };
 use std::io::Write;
@@ -18,15 +18,13 @@ use std::io::Write;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     shaderlm fill \"Paris is the [MASK] of France.\" --model google-bert/bert-base-uncased\n  \
-    shaderlm fill \"And the LORD [MASK] unto Moses\"\n  \
     shaderlm fill \"the [MASK] and the earth\" --model ./my-albert --top 3 --json")]
 pub struct Fill {
     /// The text, with [MASK] where a word is missing
     text: Vec<String>,
-    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT with a masked-LM head; by default the ALBERT in this
-    /// program, which has read nothing but the Bible
+    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT with a masked-LM head
     #[arg(long, value_name = "DIR|REPO")]
-    model: Option<String>,
+    model: String,
     /// Likeliest tokens to show for each mask
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
@@ -42,7 +40,7 @@ impl Fill {
         if self.top == 0 {
             return refuse("--top 0: must be at least 1");
         }
-        let model = Model::chosen(self.model.as_deref(), &BIBLE)?;
+        let model = Model::open(&self.model)?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;

@@ -1,4 +1,4 @@
-//! The models in the repository, which are part of the binary so that it works wherever it is installed.
+//! The model in the repository, which is part of the binary so that it works wherever it is installed.
 
 use super::{Config, ConfigError, Model, ModelError};
 use crate::checkpoint::Weights;
@@ -25,8 +25,6 @@ macro_rules! built_in {
 
 /// A GPT-2 that this engine trained on Tiny Shakespeare: see `assets/shakespeare/README.md`.
 pub static SHAKESPEARE: BuiltIn = built_in!("the built-in GPT-2", "shakespeare");
-/// An ALBERT that this engine pre-trained on the King James Bible: see `assets/bible/README.md`.
-pub static BIBLE: BuiltIn = built_in!("the built-in ALBERT", "bible");
 
 impl Model {
     /// A model in the binary.

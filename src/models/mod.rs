@@ -21,7 +21,7 @@ mod sentence;
 pub use albert::Albert;
 pub use bert::Bert;
 pub use blocks::{Dropout, Init, Mode, Parameter};
-pub use built_in::{BIBLE, BuiltIn, SHAKESPEARE};
+pub use built_in::{BuiltIn, SHAKESPEARE};
 pub use config::{AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig, Gpt2Config, HiddenAct, Rest, Sharing};
 pub use distilbert::DistilBert;
 pub use embed::{EmbedSettings, embed};
