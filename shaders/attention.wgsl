@@ -1,6 +1,7 @@
 // Fused attention with an online softmax (Dao et al., "FlashAttention", 2022). A lane holds ROWS query rows in named
-// registers and the workgroup walks over the keys together, KEYS at a time, so that every load of k and v is uniform:
-// no workgroup memory, no barrier, no T x T matrix. Keys beyond the causal diagonal of the block are never visited.
+// registers and the workgroup walks over the keys together, KEYS at a time: no workgroup memory, no barrier, no T x T
+// matrix. Keys beyond the causal diagonal of the block are never visited. Loads of k and v are uniform; with SPREAD, where
+// a workgroup is a subgroup of KEYS lanes, each lane loads one key's instead and broadcasts it (see matmul_direct.wgsl).
 //   plain: q, k and v are thirds of the rows of qkv, [B,T,3C]
 //   CACHE: k and v are halves of the rows of cache, [B,capacity,2C]; query t of batch b stands at positions[b] + t
 {% include "group.wgsl" %}
@@ -9,6 +10,9 @@
 {% set N = (D + 3) // 4 %}
 {% set comp = ["x", "y", "z", "w"] %}
 {% set kv = "cache" if CACHE else "qkv" %}
+{# What a load brings in: a register for each key, or with SPREAD one whose lanes are the keys. #}
+{% set LOADS = 1 if SPREAD else KEYS %}
+{% macro of(name, j, part) %}{% if SPREAD %}subgroupBroadcast({{ name }}0{{ part }}, {{ j }}u){% else %}{{ name }}{{ j }}{{ part }}{% endif %}{% endmacro %}
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
     qkv_at: u32, o_at: u32,
@@ -73,31 +77,36 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endif %}
 {% endfor %}
     for (var at = 0u; at < end; at = at + {{ KEYS }}u) {
-{% for j in range(KEYS) %}
-        let key{{ j }} = min(at + {{ j }}u, end - 1u);
+{% for j in range(LOADS) %}
+        let place{{ j }} = at + {{ "lane" if SPREAD else j ~ "u" }};
+        let key{{ j }} = min(place{{ j }}, end - 1u);
         let k{{ j }} = kv_at + key{{ j }} * kv_stride;
         let v{{ j }} = k{{ j }} + c / {{ W }};
-        let keep{{ j }} = at + {{ j }}u < end{{ " && keys[p.keys_at + batch * p.t + key" ~ j ~ "] != 0u" if PADDED else "" }};
+        let keep{{ j }} = {{ "select(0u, keys[p.keys_at + batch * p.t + key" ~ j ~ "]" if PADDED else "select(0u, 1u" }}, place{{ j }} < end);
+{% endfor %}
+{% for j in range(KEYS) %}
+        let keep_{{ j }} = {{ of("keep", j, "") }} != 0u;
 {% for r in range(ROWS) %}
         var s{{ r }}_{{ j }} = 0.0;
 {% endfor %}
 {% endfor %}
 {% for i in range(N) %}
         {
-{% for j in range(KEYS) %}
+{% for j in range(LOADS) %}
             let x{{ j }} = {{ load(kv, "k" ~ j, i) }};
 {% endfor %}
-{% for n in range(4) %}{% if 4 * i + n < D %}
-{% for r in range(ROWS) %}{% for j in range(KEYS) %}
-            s{{ r }}_{{ j }} = fma(q{{ r }}_{{ i }}.{{ comp[n] }}, x{{ j }}.{{ comp[n] }}, s{{ r }}_{{ j }});
-{% endfor %}{% endfor %}
-{% endif %}{% endfor %}
+{% for j in range(KEYS) %}{% for n in range(4) %}{% if 4 * i + n < D %}
+            let x_{{ j }}_{{ n }} = {{ of("x", j, "." ~ comp[n]) }};
+{% for r in range(ROWS) %}
+            s{{ r }}_{{ j }} = fma(q{{ r }}_{{ i }}.{{ comp[n] }}, x_{{ j }}_{{ n }}, s{{ r }}_{{ j }});
+{% endfor %}
+{% endif %}{% endfor %}{% endfor %}
         }
 {% endfor %}
 {% for r in range(ROWS) %}
         var next{{ r }} = top{{ r }};
 {% for j in range(KEYS) %}
-        let w{{ r }}_{{ j }} = select(MASKED, s{{ r }}_{{ j }}, keep{{ j }}{{ (" && at + " ~ j ~ "u <= last" ~ r) if CACHE or CAUSAL else "" }});
+        let w{{ r }}_{{ j }} = select(MASKED, s{{ r }}_{{ j }}, keep_{{ j }}{{ (" && at + " ~ j ~ "u <= last" ~ r) if CACHE or CAUSAL else "" }});
         next{{ r }} = max(next{{ r }}, w{{ r }}_{{ j }});
 {% endfor %}
         let fade{{ r }} = exp(top{{ r }} - next{{ r }});
@@ -110,13 +119,16 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% for i in range(N) %}
         {
-{% for j in range(KEYS) %}
+{% for j in range(LOADS) %}
             let x{{ j }} = {{ load(kv, "v" ~ j, i) }};
 {% endfor %}
 {% for r in range(ROWS) %}
             o{{ r }}_{{ i }} = o{{ r }}_{{ i }} * fade{{ r }};
+{% endfor %}
 {% for j in range(KEYS) %}
-            o{{ r }}_{{ i }} = fma(vec4<f32>(p{{ r }}_{{ j }}), x{{ j }}, o{{ r }}_{{ i }});
+            let x_{{ j }} = {{ of("x", j, "") }};
+{% for r in range(ROWS) %}
+            o{{ r }}_{{ i }} = fma(vec4<f32>(p{{ r }}_{{ j }}), x_{{ j }}, o{{ r }}_{{ i }});
 {% endfor %}
 {% endfor %}
         }

@@ -1,6 +1,7 @@
 // Gradients of attention, probabilities recomputed from the saved log-sum-exp (Dao et al., "FlashAttention", 2022,
 // algorithm 4), without atomics. The two sides mirror each other; a lane holds ROWS of its side's rows in named registers,
-// and the workgroup walks over the other side's rows together, OTHERS at a time, so that their loads are uniform:
+// and the workgroup walks over the other side's rows together, OTHERS at a time, with uniform loads or, with SPREAD, one row
+// a lane that is then broadcast (see attention.wgsl):
 //   query side: a lane has q and dy, walks over k and v; makes dq, and delta = sum(dy * o), which the key side reads
 //   QUERY off:  a lane has k and v, walks over q and dy; makes dk and dv
 {% include "group.wgsl" %}
@@ -30,6 +31,9 @@ struct Params {
 {% if PADDED %}
 @group(0) @binding({{ 7 if QUERY else 6 }}) var<storage, read> keys: array<u32>;
 {% endif %}
+{# What a load brings in: a register for each of the others, or with SPREAD one whose lanes are the others. #}
+{% set LOADS = 1 if SPREAD else OTHERS %}
+{% macro of(name, j, part) %}{% if SPREAD %}subgroupBroadcast({{ name }}0{{ part }}, {{ j }}u){% else %}{{ name }}{{ j }}{{ part }}{% endif %}{% endmacro %}
 {# Components i*4 .. of a row that starts at `at` (in units of T), zeros beyond the head's width. #}
 {% macro load(name, at, i) %}{% if VEC %}{{ name }}[{{ at }} + {{ i }}u]{% else %}vec4<f32>({% for c in range(4) %}{{ (name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u]") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
 {% macro store(at, i, value, factor) %}
@@ -94,17 +98,26 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let end = p.t;
 {% endif %}
     for (var at = start; at < end; at = at + {{ OTHERS }}u) {
-{% for j in range(OTHERS) %}
-        let other{{ j }} = min(at + {{ j }}u, end - 1u);
+{% for j in range(LOADS) %}
+        let place{{ j }} = at + {{ "lane" if SPREAD else j ~ "u" }};
+        let other{{ j }} = min(place{{ j }}, end - 1u);
 {% if QUERY %}
         let m{{ j }} = k_at + other{{ j }} * stride;
         let n{{ j }} = v_at + other{{ j }} * stride;
-        let keep{{ j }} = at + {{ j }}u < end{{ " && keys[p.keys_at + batch * p.t + other" ~ j ~ "] != 0u" if PADDED else "" }};
+        let keep{{ j }} = {{ "select(0u, keys[p.keys_at + batch * p.t + other" ~ j ~ "]" if PADDED else "select(0u, 1u" }}, place{{ j }} < end);
 {% else %}
         let m{{ j }} = q_at + other{{ j }} * stride;
         let n{{ j }} = dy_at + other{{ j }} * dy_stride;
         let lse{{ j }} = lse[lse_at + other{{ j }}];
         let delta{{ j }} = delta[delta_at + other{{ j }}];
+{% endif %}
+{% endfor %}
+{% for j in range(OTHERS) %}
+{% if QUERY %}
+        let keep_{{ j }} = {{ of("keep", j, "") }} != 0u;
+{% else %}
+        let lse_{{ j }} = {{ of("lse", j, "") }};
+        let delta_{{ j }} = {{ of("delta", j, "") }};
 {% endif %}
 {% for r in range(ROWS) %}
         var s{{ r }}_{{ j }} = 0.0;
@@ -113,42 +126,50 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% for i in range(N) %}
         {
-{% for j in range(OTHERS) %}
+{% for j in range(LOADS) %}
             let x{{ j }} = {{ load("qkv", "m" ~ j, i) }};
             let y{{ j }} = {{ load("qkv" if QUERY else "dy", "n" ~ j, i) }};
 {% endfor %}
-{% for n in range(4) %}{% if 4 * i + n < D %}
-{% for r in range(ROWS) %}{% for j in range(OTHERS) %}
-            s{{ r }}_{{ j }} = fma(a{{ r }}_{{ i }}.{{ comp[n] }}, x{{ j }}.{{ comp[n] }}, s{{ r }}_{{ j }});
-            t{{ r }}_{{ j }} = fma(b{{ r }}_{{ i }}.{{ comp[n] }}, y{{ j }}.{{ comp[n] }}, t{{ r }}_{{ j }});
-{% endfor %}{% endfor %}
-{% endif %}{% endfor %}
+{% for j in range(OTHERS) %}{% for n in range(4) %}{% if 4 * i + n < D %}
+            let x_{{ j }}_{{ n }} = {{ of("x", j, "." ~ comp[n]) }};
+            let y_{{ j }}_{{ n }} = {{ of("y", j, "." ~ comp[n]) }};
+{% for r in range(ROWS) %}
+            s{{ r }}_{{ j }} = fma(a{{ r }}_{{ i }}.{{ comp[n] }}, x_{{ j }}_{{ n }}, s{{ r }}_{{ j }});
+            t{{ r }}_{{ j }} = fma(b{{ r }}_{{ i }}.{{ comp[n] }}, y_{{ j }}_{{ n }}, t{{ r }}_{{ j }});
+{% endfor %}
+{% endif %}{% endfor %}{% endfor %}
         }
 {% endfor %}
 {% for r in range(ROWS) %}{% for j in range(OTHERS) %}
-{% set of = r if QUERY else j %}
+{% set side = r if QUERY else "_" ~ j %}
 {% if QUERY %}
-{% set keep = "keep" ~ j ~ ((" && at + " ~ j ~ "u <= row" ~ r) if CAUSAL else "") %}
+{% set keep = "keep_" ~ j ~ ((" && at + " ~ j ~ "u <= row" ~ r) if CAUSAL else "") %}
 {% else %}
 {% set keep = "at + " ~ j ~ "u < end" ~ ((" && keep" ~ r) if PADDED else "") ~ ((" && at + " ~ j ~ "u >= row" ~ r) if CAUSAL else "") %}
 {% endif %}
-        let p{{ r }}_{{ j }} = select(0.0, exp(s{{ r }}_{{ j }} - lse{{ of }}), {{ keep }});
-        let ds{{ r }}_{{ j }} = p{{ r }}_{{ j }} * (t{{ r }}_{{ j }} - delta{{ of }});
+        let p{{ r }}_{{ j }} = select(0.0, exp(s{{ r }}_{{ j }} - lse{{ side }}), {{ keep }});
+        let ds{{ r }}_{{ j }} = p{{ r }}_{{ j }} * (t{{ r }}_{{ j }} - delta{{ side }});
 {% endfor %}{% endfor %}
 {% for i in range(N) %}
         {
-{% for j in range(OTHERS) %}
+{% for j in range(LOADS) %}
             let x{{ j }} = {{ load("qkv", "m" ~ j, i) }};
 {% if not QUERY %}
             let y{{ j }} = {{ load("dy", "n" ~ j, i) }};
 {% endif %}
 {% endfor %}
-{% for r in range(ROWS) %}{% for j in range(OTHERS) %}
-            da{{ r }}_{{ i }} = fma(vec4<f32>(ds{{ r }}_{{ j }}), x{{ j }}, da{{ r }}_{{ i }});
+{% for j in range(OTHERS) %}
+            let x_{{ j }} = {{ of("x", j, "") }};
 {% if not QUERY %}
-            db{{ r }}_{{ i }} = fma(vec4<f32>(p{{ r }}_{{ j }}), y{{ j }}, db{{ r }}_{{ i }});
+            let y_{{ j }} = {{ of("y", j, "") }};
 {% endif %}
-{% endfor %}{% endfor %}
+{% for r in range(ROWS) %}
+            da{{ r }}_{{ i }} = fma(vec4<f32>(ds{{ r }}_{{ j }}), x_{{ j }}, da{{ r }}_{{ i }});
+{% if not QUERY %}
+            db{{ r }}_{{ i }} = fma(vec4<f32>(p{{ r }}_{{ j }}), y_{{ j }}, db{{ r }}_{{ i }});
+{% endif %}
+{% endfor %}
+{% endfor %}
         }
 {% endfor %}
     }

@@ -1,18 +1,21 @@
-// Matrix product straight from storage, for software adapters: a subgroup of 8 lanes holds ROWS x 64 outputs in named
-// registers. The operand U is read at addresses that are uniform over the workgroup (a scalar load and a broadcast), the
-// operand V contiguously over the lanes. No workgroup memory, no barrier.
-//   plain:  y = U V with U = op(a) [m,k], V = b [k,n]            (UT: a is stored [k,m])
-//   SWAP:   U = b stored [n,k], V = a stored [k,m]: lanes run over m; the caller has transposed a
+// Matrix product straight from storage, for software adapters: the 8 lanes of a workgroup hold ROWS x 32*COLS outputs in
+// named registers, 4 neighbouring columns a lane and vec4. No workgroup memory, no barrier.
+//
+// What costs time there is not arithmetic but loads: Mesa 22.3 turns each one, uniform or not, into a loop over the 8 lanes
+// with a bounds check for each component. So every load is a vec4 that differs from lane to lane, 32 numbers a load, and
+// with SUBGROUP (a workgroup is one subgroup) the operand a is spread over the lanes, each of which then broadcasts its part:
+//   a [m,k]: lane l has row l of 8, 4 steps of k         AT, a [k,m]: lane l has rows 4l to 4l+3 of 32, one step of k
+//   b [k,n]: lane l has columns 4l to 4l+3, one step     BT, b [n,k]: the same columns, 4 steps of each
+// Without SUBGROUP all lanes read the same rows of a.
+//   K4: 4 steps of k at once. An operand that is stored along k is then in vec4s, else in floats.
 {% include "group.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
-{% set U = "b" if SWAP else "a" %}
-{% set V = "a" if SWAP else "b" %}
-{% set UVEC = BVEC if SWAP else AVEC %}
-{% set VVEC = AVEC if SWAP else BVEC %}
-{% set ldu = "p.ldb" if SWAP else "p.lda" %}
-{% set ldv = "p.lda" if SWAP else "p.ldb" %}
 {% set comp = ["x", "y", "z", "w"] %}
+{% set STEPS = 4 if K4 else 1 %}
+{# Rows of a that one load fetches for all lanes together. #}
+{% set SPREAD = (32 if AT else 8) if SUBGROUP else (4 if AT else 1) %}
+{% set LOADS = (ROWS + SPREAD - 1) // SPREAD %}
 
 @compute @workgroup_size(8)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -21,98 +24,94 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let tiles = p.tiles_m * p.tiles_n;
     let batch = g / tiles;
     let tile = g % tiles;
-    // Neighbouring workgroups share the panel of V, which is the larger one.
-    let tiles_u = {{ "p.tiles_n" if SWAP else "p.tiles_m" }};
-    let u0 = (tile % tiles_u) * {{ ROWS }}u;
-    let v0 = (tile / tiles_u) * {{ 32 * COLS }}u + lane * 4u;
-    let u_size = {{ "p.n" if SWAP else "p.m" }};
-    let v_size = {{ "p.m" if SWAP else "p.n" }};
-    let u_at = p.{{ U }}_at + batch * p.{{ U }}_batch;
-    let v_at = p.{{ V }}_at + batch * p.{{ V }}_batch;
+    // Neighbouring workgroups share the panel of b.
+    let m0 = (tile % p.tiles_m) * {{ ROWS }}u;
+    let n0 = (tile / p.tiles_m) * {{ 32 * COLS }}u + lane * 4u;
+    let a_at = p.a_at + batch * p.a_batch;
+    let b_at = p.b_at + batch * p.b_batch;
 {# Rows and columns beyond the edge repeat the last one, and are not written. #}
-{% for r in range(ROWS) %}
-{% if UT %}
-{% if not UVEC %}
-    let u_{{ r }} = u_at + min(u0 + {{ r }}u, u_size - 1u);
-{% elif r % 4 == 0 %}
-    let u_{{ r }} = (u_at + min(u0 + {{ r }}u, u_size - 4u)) / 4u;
-{% endif %}
+{% macro row(l, i) %}m0 + {{ SPREAD * l + i }}u{% if SUBGROUP %} + lane{{ " * 4u" if AT else "" }}{% endif %}{% endmacro %}
+{% for l in range(LOADS) %}
+{% if not AT %}
+    let a_{{ l }} = (a_at + min({{ row(l, 0) }}, p.m - 1u) * p.lda){{ " / 4u" if AVEC else "" }};
+{% elif AVEC %}
+    let a_{{ l }} = (a_at + min({{ row(l, 0) }}, p.m - 4u)) / 4u;
 {% else %}
-    let u_{{ r }} = (u_at + min(u0 + {{ r }}u, u_size - 1u) * {{ ldu }}){{ " / 4u" if UVEC else "" }};
+{% for i in range(4) %}
+    let a_{{ l }}_{{ i }} = a_at + min({{ row(l, i) }}, p.m - 1u);
+{% endfor %}
 {% endif %}
 {% endfor %}
 {% for c in range(COLS) %}
-{% if VVEC %}
-    var v_{{ c }} = (v_at + min(v0 + {{ 32 * c }}u, v_size - 4u)) / 4u;
+{% if BVEC and not BT %}
+    let b_{{ c }} = (b_at + min(n0 + {{ 32 * c }}u, p.n - 4u)) / 4u;
 {% else %}
-    let v_{{ c }} = v_at + min(v0 + {{ 32 * c }}u, v_size - 1u);
-{% for i in range(1, 4) %}
-    let v_{{ c }}_{{ i }} = v_at + min(v0 + {{ 32 * c + i }}u, v_size - 1u);
+{% for j in range(4) %}
+    let b_{{ c }}_{{ j }} = {% if BT %}(b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u) * p.ldb){{ " / 4u" if BVEC else "" }}{% else %}b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u){% endif %};
 {% endfor %}
 {% endif %}
 {% endfor %}
 {% for r in range(ROWS) %}{% for c in range(COLS) %}
     var s{{ r }}_{{ c }} = vec4<f32>();
 {% endfor %}{% endfor %}
-{% macro load_v(k) %}
+    for (var k = 0u; k < p.k; k = k + {{ STEPS }}u) {
+{# wI_C: columns of step k + I. #}
 {% for c in range(COLS) %}
-{% if VVEC %}
-        let w{{ c }} = {{ V }}[v_{{ c }} + ({{ k }}) * ({{ ldv }} / 4u)];
+{% if BT %}
+{% for j in range(4) %}
+        let t{{ c }}_{{ j }} = b[b_{{ c }}_{{ j }} + k{{ " / 4u" if K4 else "" }}];
+{% endfor %}
+{% endif %}
+{% for i in range(STEPS) %}
+{% if BT %}
+        let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}t{{ c }}_{{ j }}{{ ("." ~ comp[i]) if K4 else "" }}{{ "" if loop.last else ", " }}{% endfor %});
+{% elif BVEC %}
+        let w{{ i }}_{{ c }} = b[b_{{ c }} + (k + {{ i }}u) * (p.ldb / 4u)];
 {% else %}
-        let w{{ c }} = vec4<f32>({{ V }}[v_{{ c }} + ({{ k }}) * {{ ldv }}]{% for i in range(1, 4) %}, {{ V }}[v_{{ c }}_{{ i }} + ({{ k }}) * {{ ldv }}]{% endfor %});
+        let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}b[b_{{ c }}_{{ j }} + (k + {{ i }}u) * p.ldb]{{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
 {% endfor %}
+{% endfor %}
+{% macro load_a(l) %}
+{% if not AT %}
+        let x{{ l }} = a[a_{{ l }} + k{{ " / 4u" if K4 else "" }}];
+{% else %}
+{% for i in range(STEPS) %}
+{% if AVEC %}
+        let x{{ l }}_{{ i }} = a[a_{{ l }} + (k + {{ i }}u) * (p.lda / 4u)];
+{% else %}
+        let x{{ l }}_{{ i }} = vec4<f32>({% for j in range(4) %}a[a_{{ l }}_{{ j }} + (k + {{ i }}u) * p.lda]{{ "" if loop.last else ", " }}{% endfor %});
+{% endif %}
+{% endfor %}
+{% endif %}
 {% endmacro %}
-{% if UVEC and not UT %}
-    // Four steps of k at once: U in vec4s along k.
-    for (var k = 0u; k < p.k; k = k + 4u) {
+{# The sums are more than there are registers, so each takes all steps before the next one's turn. #}
 {% for r in range(ROWS) %}
-        let x{{ r }} = {{ U }}[u_{{ r }} + k / 4u];
-{% endfor %}
-{% for i in range(4) %}
-        {
-{{ load_v("k + " ~ i ~ "u") }}
-{% for r in range(ROWS) %}{% for c in range(COLS) %}
-        s{{ r }}_{{ c }} = fma(vec4<f32>(x{{ r }}.{{ comp[i] }}), w{{ c }}, s{{ r }}_{{ c }});
-{% endfor %}{% endfor %}
-        }
-{% endfor %}
-    }
-{% else %}
-    for (var k = 0u; k < p.k; k = k + 1u) {
-{{ load_v("k") }}
-{% for r in range(ROWS) %}
-{% if UT and UVEC %}
-{% if r % 4 == 0 %}
-        let x{{ r }} = {{ U }}[u_{{ r }} + k * ({{ ldu }} / 4u)];
+{% if r % SPREAD == 0 %}
+{{ load_a(r // SPREAD) }}
 {% endif %}
-{% set value = "x" ~ (r // 4 * 4) ~ "." ~ comp[r % 4] %}
-{% elif UT %}
-        let x{{ r }} = {{ U }}[u_{{ r }} + k * {{ ldu }}];
-{% set value = "x" ~ r %}
+{% for i in range(STEPS) %}
+{% if AT %}
+{% set value = "x" ~ (r // SPREAD) ~ "_" ~ i ~ "." ~ comp[r % 4] %}
+{% set owner = r % SPREAD // 4 %}
 {% else %}
-        let x{{ r }} = {{ U }}[u_{{ r }} + k];
-{% set value = "x" ~ r %}
+{% set value = "x" ~ (r // SPREAD) ~ (("." ~ comp[i]) if K4 else "") %}
+{% set owner = r % SPREAD %}
 {% endif %}
+        let u{{ r }}_{{ i }} = vec4<f32>({% if SUBGROUP %}subgroupBroadcast({{ value }}, {{ owner }}u){% else %}{{ value }}{% endif %});
 {% for c in range(COLS) %}
-        s{{ r }}_{{ c }} = fma(vec4<f32>({{ value }}), w{{ c }}, s{{ r }}_{{ c }});
+        s{{ r }}_{{ c }} = fma(u{{ r }}_{{ i }}, w{{ i }}_{{ c }}, s{{ r }}_{{ c }});
+{% endfor %}
 {% endfor %}
 {% endfor %}
     }
-{% endif %}
     let y0 = batch * p.y_batch;
-{% for c in range(COLS) %}{% for i in range(4) %}
-    {
-        let v = v0 + {{ 32 * c + i }}u;
-        if (v < v_size) {
 {% for r in range(ROWS) %}
-{% if SWAP %}
-            if (u0 + {{ r }}u < u_size) { finish(s{{ r }}_{{ c }}.{{ comp[i] }}, y0 + v * p.ldy + u0 + {{ r }}u, u0 + {{ r }}u); }
-{% else %}
-            if (u0 + {{ r }}u < u_size) { finish(s{{ r }}_{{ c }}.{{ comp[i] }}, y0 + (u0 + {{ r }}u) * p.ldy + v, v); }
-{% endif %}
+    if (m0 + {{ r }}u < p.m) {
+        let at = y0 + (m0 + {{ r }}u) * p.ldy;
+{% for c in range(COLS) %}
+        finish_four(s{{ r }}_{{ c }}, at + n0 + {{ 32 * c }}u, n0 + {{ 32 * c }}u);
 {% endfor %}
-        }
     }
-{% endfor %}{% endfor %}
+{% endfor %}
 }

@@ -3,7 +3,6 @@
 {% include "group.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
-{% set comp = ["x", "y", "z", "w"] %}
 var<workgroup> partial: array<vec4<f32>, 64>;
 
 fn load_b(at: u32, n: u32) -> vec4<f32> {
@@ -42,9 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     workgroupBarrier();
     if (part == 0u && m0 + {{ r }}u < p.m) {
         let total = partial[lane] + partial[lane + 16u] + partial[lane + 32u] + partial[lane + 48u];
-{% for c in range(4) %}
-        if (n0 + {{ c }}u < p.n) { finish(total.{{ comp[c] }}, y0 + (m0 + {{ r }}u) * p.ldy + n0 + {{ c }}u, n0 + {{ c }}u); }
-{% endfor %}
+        finish_four(total, y0 + (m0 + {{ r }}u) * p.ldy + n0, n0);
     }
     workgroupBarrier();
 {% endfor %}

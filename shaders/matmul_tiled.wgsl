@@ -73,11 +73,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for r in range(4) %}
     {
         let m = m0 + ty * 4u + {{ r }}u;
-        if (m < p.m) {
-{% for c in range(4) %}
-            { let n = n0 + tx * 4u + {{ c }}u; if (n < p.n) { finish(s{{ r }}.{{ comp[c] }}, y0 + m * p.ldy + n, n); } }
-{% endfor %}
-        }
+        let n = n0 + tx * 4u;
+        if (m < p.m) { finish_four(s{{ r }}, y0 + m * p.ldy + n, n); }
     }
 {% endfor %}
 }

@@ -1,26 +1,42 @@
-// What a matmul does with a finished sum at column n of row m, element by element (all optional):
+// What a matmul does with finished sums at column n of row m, element by element (all optional):
 //   y = activation(alpha * sum + before + bias[n]) + residual
 // `before` is what an earlier dispatch over another range of k left in y. KEEP also writes the value before the activation.
-// The including kernel defines: y, and where flagged bias, residual, pre; p with alpha and the `_at` words.
+// With YVEC y, bias, residual and pre are arrays of vec4s, and n is a multiple of 4.
+// The including kernel defines: y, and where flagged bias, residual, pre; p with n, alpha and the `_at` words.
 {% if ACT != "none" %}
 {% include "gelu.wgsl" %}
 {% endif %}
-fn finish(sum: f32, at: u32, n: u32) {
+{% set T = "vec4<f32>" if YVEC else "f32" %}
+{% macro place(name, index) %}{{ name }}[{% if YVEC %}(p.{{ name }}_at + {{ index }}) / 4u{% else %}p.{{ name }}_at + {{ index }}{% endif %}]{% endmacro %}
+fn finish(sum: {{ T }}, at: u32, n: u32) {
     var value = p.alpha * sum;
 {% if ACC %}
-    value = value + y[p.y_at + at];
+    value = value + {{ place("y", "at") }};
 {% endif %}
 {% if BIAS %}
-    value = value + bias[p.bias_at + n];
+    value = value + {{ place("bias", "n") }};
 {% endif %}
 {% if KEEP %}
-    pre[p.pre_at + at] = value;
+    {{ place("pre", "at") }} = value;
 {% endif %}
-{% if ACT != "none" %}
+{% if ACT != "none" and YVEC %}
+    value = vec4<f32>(gelu_{{ ACT }}(value.x), gelu_{{ ACT }}(value.y), gelu_{{ ACT }}(value.z), gelu_{{ ACT }}(value.w));
+{% elif ACT != "none" %}
     value = gelu_{{ ACT }}(value);
 {% endif %}
 {% if RESIDUAL %}
-    value = value + residual[p.residual_at + at];
+    value = value + {{ place("residual", "at") }};
 {% endif %}
-    y[p.y_at + at] = value;
+    {{ place("y", "at") }} = value;
+}
+// Four neighbouring columns from n, of which those beyond the edge are not written.
+fn finish_four(sum: vec4<f32>, at: u32, n: u32) {
+{% if YVEC %}
+    if (n < p.n) { finish(sum, at, n); }
+{% else %}
+    if (n < p.n) { finish(sum.x, at, n); }
+    if (n + 1u < p.n) { finish(sum.y, at + 1u, n + 1u); }
+    if (n + 2u < p.n) { finish(sum.z, at + 2u, n + 2u); }
+    if (n + 3u < p.n) { finish(sum.w, at + 3u, n + 3u); }
+{% endif %}
 }

@@ -1,4 +1,4 @@
-// Bindings that all matmul kernels share. a and b are f32 or vec4<f32> arrays (TA_TYPE, TB_TYPE).
+// Bindings that all matmul kernels share. AVEC, BVEC: a, b are arrays of vec4s; YVEC: y is, and what the epilogue reads.
 struct Params {
     groups: u32,
     m: u32, n: u32, k: u32,
@@ -18,15 +18,15 @@ struct Params {
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> a: array<{{ "vec4<f32>" if AVEC else "f32" }}>;
 @group(0) @binding(2) var<storage, read> b: array<{{ "vec4<f32>" if BVEC else "f32" }}>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ "vec4<f32>" if YVEC else "f32" }}>;
 {% if BIAS %}
-@group(0) @binding({{ next.binding }}) var<storage, read> bias: array<f32>;
+@group(0) @binding({{ next.binding }}) var<storage, read> bias: array<{{ "vec4<f32>" if YVEC else "f32" }}>;
 {% set next.binding = next.binding + 1 %}
 {% endif %}
 {% if RESIDUAL %}
-@group(0) @binding({{ next.binding }}) var<storage, read> residual: array<f32>;
+@group(0) @binding({{ next.binding }}) var<storage, read> residual: array<{{ "vec4<f32>" if YVEC else "f32" }}>;
 {% set next.binding = next.binding + 1 %}
 {% endif %}
 {% if KEEP %}
-@group(0) @binding({{ next.binding }}) var<storage, read_write> pre: array<f32>;
+@group(0) @binding({{ next.binding }}) var<storage, read_write> pre: array<{{ "vec4<f32>" if YVEC else "f32" }}>;
 {% endif %}

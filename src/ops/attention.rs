@@ -1,12 +1,39 @@
 //! Multi-head attention, fused: softmax(q k^T / sqrt(D)) v with an online softmax, and no T x T matrix in memory.
 
 use super::*;
+use crate::gpu::Kernel;
 use attention_backward::AttentionBackward;
 
 /// The widest head that kernels hold in registers.
 pub(super) const WIDEST_HEAD: usize = 128;
-/// Rows that a lane meets in one step of its loop.
-pub(super) const STEP: u32 = 4;
+
+/// How a kernel of attention spreads its rows.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// Lanes of a workgroup.
+    lanes: usize,
+    /// Rows that a lane holds.
+    rows: usize,
+    /// Rows of the other side that a lane meets in one step of its loop.
+    step: u32,
+    /// Each lane loads one of those and broadcasts it: a workgroup is one subgroup of `step` lanes.
+    spread: bool,
+}
+
+impl Tile {
+    /// Workgroups for `t` rows.
+    pub fn blocks(self, t: usize) -> usize {
+        t.div_ceil(self.lanes * self.rows)
+    }
+    /// The kernel for this tile; `step` is its name for the rows of a step.
+    pub fn variant(self, kernel: Kernel, step: &'static str) -> Kernel {
+        kernel
+            .with("WG", self.lanes as u32)
+            .with("ROWS", self.rows as u32)
+            .with(step, self.step)
+            .with("SPREAD", self.spread)
+    }
+}
 
 /// Which keys a query may attend to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -79,16 +106,15 @@ impl Sizes {
     pub fn row(self, b: usize, h: usize, t: usize) -> usize {
         (b * self.h + h) * self.t + t
     }
-    /// Lanes of a workgroup and rows a lane holds: software adapters run 8 lanes at a time and gain from big register
-    /// tiles, which real GPUs would spill.
-    pub fn tile(self, cx: &Lowering<'_>, most: usize) -> (usize, usize) {
+    /// Software adapters run 8 lanes at a time and gain from big register tiles, which real GPUs would spill; `most` is the
+    /// number of rows that a lane holds there.
+    pub fn tile(self, cx: &Lowering<'_>, most: usize) -> Tile {
+        let portable = Tile { lanes: 64, rows: 1, step: 4, spread: false };
         if !cx.caps.software {
-            (64, 1)
-        } else if self.t <= 8 {
-            (8, 1)
-        } else {
-            (8, most)
+            return portable;
         }
+        let spread = cx.caps.subgroup == Some(8);
+        Tile { lanes: 8, rows: if self.t <= 8 { 1 } else { most }, step: if spread { 8 } else { 4 }, spread }
     }
     /// Whether query `t` of batch `b` may attend to key `k`.
     fn visible(self, causal: bool, keys: Option<&[u32]>, b: usize, t: usize, k: usize) -> bool {
@@ -172,8 +198,8 @@ impl Operation for Attention {
         let (qkv, o, lse) = (cx.input(0), cx.output(0), cx.output(1));
         let keys = (cx.inputs.len() > 1).then(|| cx.input(1));
         let s = Sizes::of(&qkv.ty.shape, self.heads)?;
-        let (lanes, rows) = s.tile(cx, 2);
-        let blocks = s.t.div_ceil(lanes * rows);
+        let tile = s.tile(cx, 2);
+        let blocks = tile.blocks(s.t);
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let batch = range.len();
             let from = qkv.rows(range.clone(), s.t * 3 * s.c());
@@ -181,11 +207,9 @@ impl Operation for Attention {
             let vec4 = cx.vec4(s.d, &[&from, &to]);
             let mut bindings = vec![from.read(), to.write(), lse.rows(range.clone(), s.h * s.t).write()];
             bindings.extend(keys.as_ref().map(|keys| keys.rows(range, s.t).read()));
-            let kernel = kernel!("attention")
+            let kernel = tile
+                .variant(kernel!("attention"), "KEYS")
                 .with("D", s.d as u32)
-                .with("WG", lanes as u32)
-                .with("ROWS", rows as u32)
-                .with("KEYS", STEP)
                 .with("VEC", vec4)
                 .with("CAUSAL", self.causal)
                 .with("PADDED", keys.is_some())

@@ -1,7 +1,7 @@
 //! The gradient of attention: probabilities are recomputed from the saved log-sum-exp.
 
 use super::{
-    attention::{Attention, STEP, Sizes, add_scaled, dot},
+    attention::{Attention, Sizes, add_scaled, dot},
     *,
 };
 
@@ -31,8 +31,8 @@ impl Operation for AttentionBackward {
         let keys = (cx.inputs.len() > 4).then(|| cx.input(4));
         let s = Sizes::of(&qkv.ty.shape, self.0.heads)?;
         let delta = cx.scratch(s.b * s.h * s.t);
-        let (lanes, rows) = s.tile(cx, 1);
-        let blocks = s.t.div_ceil(lanes * rows);
+        let tile = s.tile(cx, 1);
+        let blocks = tile.blocks(s.t);
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());
             let narrow = |x: &Operand| x.rows(range.clone(), s.t * s.c());
@@ -47,11 +47,9 @@ impl Operation for AttentionBackward {
                     bindings.push(narrow(&o).read());
                 }
                 bindings.extend(keys.as_ref().map(|keys| keys.rows(range.clone(), s.t).read()));
-                let kernel = kernel!("attention_backward")
+                let kernel = tile
+                    .variant(kernel!("attention_backward"), "OTHERS")
                     .with("D", s.d as u32)
-                    .with("WG", lanes as u32)
-                    .with("ROWS", rows as u32)
-                    .with("OTHERS", STEP)
                     .with("VEC", vec4)
                     .with("CAUSAL", self.0.causal)
                     .with("PADDED", keys.is_some())

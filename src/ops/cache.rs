@@ -1,7 +1,7 @@
 //! The key-value cache of decoding: `[B, capacity, 2C]`, each row k, then v.
 
 use super::{
-    attention::{Sizes, STEP, attend},
+    attention::{Sizes, attend},
     *,
 };
 
@@ -124,18 +124,16 @@ impl Operation for AttentionCached {
         let (qkv, cache, positions, y) = (cx.input(0), cx.input(1), cx.input(2), cx.output(0));
         let s = Sizes::of(&qkv.ty.shape, self.heads)?;
         let capacity = cache.ty.shape.0[1];
-        let (lanes, rows) = s.tile(cx, 2);
-        let blocks = s.t.div_ceil(lanes * rows);
+        let tile = s.tile(cx, 2);
+        let blocks = tile.blocks(s.t);
         for range in cx.row_ranges(s.b, s.c() * (2 * capacity).max(3 * s.t))? {
             let from = qkv.rows(range.clone(), s.t * 3 * s.c());
             let to = y.rows(range.clone(), s.t * s.c());
             let keys = cache.rows(range.clone(), capacity * 2 * s.c());
             let vec4 = cx.vec4(s.d, &[&from, &to, &keys]);
-            let kernel = kernel!("attention")
+            let kernel = tile
+                .variant(kernel!("attention"), "KEYS")
                 .with("D", s.d as u32)
-                .with("WG", lanes as u32)
-                .with("ROWS", rows as u32)
-                .with("KEYS", STEP)
                 .with("VEC", vec4)
                 .with("CAUSAL", true)
                 .with("PADDED", false)
