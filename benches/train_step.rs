@@ -1,14 +1,16 @@
 //! Times GPT-2's forward pass and training step (forward, loss, backward, clipping, AdamW) with random weights, a JSON line
 //! a repetition: `cargo bench --bench train_step -- [--mode forward|train|all] [--vocab 4096] [--paced] ...`.
 
+mod common;
+
 use clap::{Parser, ValueEnum};
 use shaderlm::{
-    graph::{DispatchTime, Engine, EngineOptions, Graph, PlanOptions},
+    graph::{Engine, EngineOptions, Graph, PlanOptions},
     models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, Tensor, TensorType},
     train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
 };
-use std::{collections::BTreeMap, error::Error, io::BufRead, time::Instant};
+use std::error::Error;
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Mode {
@@ -40,7 +42,7 @@ struct Args {
     /// ends at end of input. A line {"what":..,"ready":true} follows the warm-up.
     #[arg(long)]
     paced: bool,
-    /// Print where the time of a step goes, by kernel, instead of timing it.
+    /// Print where the time goes, by kernel, instead of timing it.
     #[arg(long)]
     profile: bool,
     /// Given by cargo bench.
@@ -59,47 +61,6 @@ impl Args {
             ..Gpt2Config::default()
         }
     }
-
-    /// Runs `work` twice untimed, then once a repetition.
-    fn time(&self, what: &str, mut work: impl FnMut() -> Result<(), Box<dyn Error>>) -> Result<(), Box<dyn Error>> {
-        for _ in 0..2 {
-            work()?;
-        }
-        if self.paced {
-            println!("{}", serde_json::json!({ "what": what, "ready": true }));
-        }
-        let mut lines = std::io::stdin().lock().lines();
-        for repetition in 0.. {
-            if self.paced {
-                if lines.next().transpose()?.is_none() {
-                    break;
-                }
-            } else if repetition == self.repeats {
-                break;
-            }
-            let start = Instant::now();
-            work()?;
-            println!("{}", serde_json::json!({ "what": what, "ms": start.elapsed().as_secs_f64() * 1e3 }));
-        }
-        Ok(())
-    }
-}
-
-/// A row a kernel variant, the longest first. Short dispatches are overstated: each is submitted and waited for by itself.
-fn print_profile(times: &[DispatchTime]) {
-    let mut rows: BTreeMap<&str, (usize, f64, u64)> = BTreeMap::new();
-    for t in times {
-        let row = rows.entry(&t.kernel).or_default();
-        *row = (row.0 + 1, row.1 + t.time.as_secs_f64() * 1e3, row.2 + t.flops);
-    }
-    let total: f64 = rows.values().map(|row| row.1).sum();
-    let mut rows: Vec<_> = rows.into_iter().collect();
-    rows.sort_by(|a, b| b.1.1.total_cmp(&a.1.1));
-    println!("{:>6} {:>9} {:>6} {:>9}  kernel", "calls", "ms", "share", "GFLOP/s");
-    for (kernel, (calls, ms, flops)) in rows {
-        println!("{calls:>6} {ms:>9.2} {:>5.1}% {:>9.2}  {kernel}", 100.0 * ms / total, flops as f64 / ms / 1e6);
-    }
-    println!("{:>6} {total:>9.2}", times.len());
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -121,11 +82,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut plan = engine.compile(g, &[logits], &PlanOptions::default())?;
         plan.set(input, HostTensor::uints(shape, ids.clone()))?;
         eprintln!("forward: {:?}", plan.stats());
-        args.time("forward", || {
+        let mut run = || -> Result<(), Box<dyn Error>> {
             plan.run(&mut engine)?;
-            plan.wait()?;
-            Ok(())
-        })?;
+            Ok(plan.wait()?)
+        };
+        if args.profile {
+            run()?;
+            common::print_profile(&plan.profile()?);
+        } else {
+            common::time("forward", args.repeats, args.paced, run)?;
+        }
     }
     if args.mode != Mode::Forward {
         let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
@@ -156,10 +122,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             for step in 0..2 {
                 trainer.step(&mut engine, step, &batch)?;
             }
-            print_profile(&trainer.profile()?);
+            common::print_profile(&trainer.profile()?);
             return Ok(());
         }
-        args.time("train", || {
+        common::time("train", args.repeats, args.paced, || {
             trainer.step(&mut engine, step, &batch)?;
             step += 1;
             Ok(())

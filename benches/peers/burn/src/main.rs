@@ -1,5 +1,6 @@
-//! Times burn on the GPT-2 shape that shaderlm's benchmarks use, one JSON line a repetition.
+//! Times burn on the GPT-2 and BERT shapes that shaderlm's benchmarks use, one JSON line a repetition.
 
+mod encoder;
 mod model;
 
 use std::error::Error;
@@ -12,6 +13,7 @@ use burn::tensor::{Bool, Device, DeviceKind, Distribution, Int, Tensor, TensorDa
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
+use encoder::Bert;
 use model::{Attention, Config, Gelu, Gpt2};
 
 /// Untimed runs before the first repetition; autotune chooses its kernels in them.
@@ -22,7 +24,12 @@ enum Mode {
     Forward,
     Train,
     Matmul,
+    /// The GPT-2's two and the product.
     All,
+    /// A BERT's last hidden states.
+    EncoderForward,
+    /// A step of masked-LM training of that BERT.
+    EncoderTrain,
 }
 
 #[derive(Parser, Debug)]
@@ -40,6 +47,9 @@ struct Args {
     heads: u32,
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
+    /// Places of each row that --mode encoder-train predicts.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    predictions: u32,
     #[arg(long, default_value_t = 5)]
     repeats: u32,
     #[arg(long, value_enum, default_value = "all")]
@@ -183,6 +193,44 @@ fn run_train(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
     })
 }
 
+fn encoder_batch(args: &Args, device: &Device) -> encoder::Batch {
+    let shape = [args.batch as usize, args.context as usize];
+    let step = (args.context / args.predictions).max(1);
+    let places: Vec<i32> = (0..args.batch)
+        .flat_map(|row| (0..args.predictions).map(move |i| (row * args.context + i * step % args.context) as i32))
+        .collect();
+    let labels = random_ids(places.len(), args.vocab, 2);
+    encoder::Batch::new(random_ids(shape[0] * shape[1], args.vocab, 1), shape, places, labels, device)
+}
+
+fn run_encoder_forward(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
+    let model = Bert::new(config, device);
+    let batch = encoder_batch(args, device);
+    wait(device)?;
+    time(args, device, "forward", || {
+        let last = model.forward(&batch);
+        let value = first(last.slice([0..1, 0..1, 0..1]).reshape([1]))?;
+        Ok(vec![("state", json!(value))])
+    })
+}
+
+fn run_encoder_train(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
+    let device = device.clone().autodiff();
+    let mut model = Bert::new(config, &device);
+    let mut optimizer: ModuleOptimizer = AdamWConfig::new().with_weight_decay(0.1).init();
+    let batch = encoder_batch(args, &device);
+    let criterion = CrossEntropyLossConfig::new().init(&device);
+    wait(&device)?;
+    time(args, &device, "train", || {
+        let loss = criterion.forward(model.masked_lm(&batch), batch.labels.clone());
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        model = optimizer.step(1e-3, model.clone(), gradients);
+        let value = first(loss.inner())?;
+        wait(&device)?;
+        Ok(vec![("loss", json!(value))])
+    })
+}
+
 fn run_matmul(args: &Args, device: &Device) -> Outcome<()> {
     let side = args.size as usize;
     let a = Tensor::<2>::random([side, side], Distribution::Default, device);
@@ -215,6 +263,12 @@ fn run(args: &Args) -> Outcome<()> {
     }
     if matches!(args.mode, Mode::Train | Mode::All) {
         run_train(args, &config, &device)?;
+    }
+    if args.mode == Mode::EncoderForward {
+        run_encoder_forward(args, &config, &device)?;
+    }
+    if args.mode == Mode::EncoderTrain {
+        run_encoder_train(args, &config, &device)?;
     }
     if matches!(args.mode, Mode::Matmul | Mode::All) {
         run_matmul(args, &device)?;

@@ -58,13 +58,13 @@ pub struct Gpt2 {
     ln_f: LayerNorm,
 }
 
-const NORMAL: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
+pub const NORMAL: Initializer = Initializer::Normal { mean: 0.0, std: 0.02 };
 
-fn linear(input: usize, output: usize, device: &Device) -> Linear {
+pub fn linear(input: usize, output: usize, device: &Device) -> Linear {
     LinearConfig::new(input, output).with_initializer(NORMAL).init(device)
 }
 
-fn embedding(rows: usize, width: usize, device: &Device) -> Embedding {
+pub fn embedding(rows: usize, width: usize, device: &Device) -> Embedding {
     EmbeddingConfig::new(rows, width).with_initializer(NORMAL).init(device)
 }
 
