@@ -7,6 +7,7 @@ mod encode;
 mod error;
 pub mod metrics;
 mod predict;
+mod read;
 mod rows;
 mod score;
 mod table;
