@@ -1,12 +1,16 @@
-//! What subcommands share: the device, and wrong settings.
+//! What subcommands share: the device, wrong settings, texts, Ctrl-C, progress bars.
 
+use indicatif::{ProgressBar, ProgressStyle, style::TemplateError};
 use shaderlm::{
     gpu::DeviceChoice,
     graph::{Engine, EngineOptions, GraphError},
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io::{IsTerminal, Read},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// `--device`
@@ -69,7 +73,6 @@ pub(crate) use say;
 
 /// The arguments, or else the lines of standard input: at least one text, none empty.
 pub fn texts_or_lines(arguments: &[String]) -> Result<Vec<String>, Box<dyn std::error::Error>> {
-    use std::io::{IsTerminal, Read};
     let mut texts = arguments.to_vec();
     if texts.is_empty() && !std::io::stdin().is_terminal() {
         let mut bytes = Vec::new();
@@ -85,4 +88,11 @@ pub fn texts_or_lines(arguments: &[String]) -> Result<Vec<String>, Box<dyn std::
         Some(at) => refuse(format!("text {} is empty", at + 1)),
         None => Ok(texts),
     }
+}
+
+/// A progress bar on standard error, silent when that is no terminal. `template` is indicatif's.
+pub fn progress_bar(length: usize, template: &str) -> Result<ProgressBar, TemplateError> {
+    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(length as u64) } else { ProgressBar::hidden() };
+    bar.set_style(ProgressStyle::with_template(template)?);
+    Ok(bar)
 }

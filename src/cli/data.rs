@@ -2,10 +2,9 @@
 
 use super::{
     CliResult,
-    common::refuse,
+    common::{progress_bar, refuse},
 };
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shaderlm::{
     checkpoint::resolve_model,
@@ -152,9 +151,8 @@ impl Inspect {
 
 /// Reads documents with a bar on the terminal.
 pub fn read_documents(files: &[PathBuf], tokenizer: &Tokenizer) -> Result<Documents, Box<dyn std::error::Error>> {
-    let bytes = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|about| about.len()).sum();
-    let bar = if std::io::stderr().is_terminal() { ProgressBar::new(bytes) } else { ProgressBar::hidden() };
-    bar.set_style(ProgressStyle::with_template("reading text  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")?);
+    let bytes: u64 = files.iter().filter_map(|file| fs::metadata(file).ok()).map(|about| about.len()).sum();
+    let bar = progress_bar(bytes as usize, "reading text  {bar:24} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left")?;
     let documents = Documents::read(files, tokenizer, |done| bar.inc(done));
     bar.finish_and_clear();
     Ok(documents?)

@@ -2,9 +2,8 @@
 
 use super::{
     CliResult,
-    common::{DeviceArgs, refuse, texts_or_lines},
+    common::{DeviceArgs, progress_bar, refuse, texts_or_lines},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 use shaderlm::{
     checkpoint::{StoredType, write_safetensors},
@@ -14,7 +13,7 @@ use shaderlm::{
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    io::{IsTerminal, Write},
+    io::Write,
     path::PathBuf,
 };
 
@@ -85,8 +84,7 @@ impl Embed {
             pad: special.pad,
         };
         let mut engine = self.device.engine()?;
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(ids.len() as u64) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} texts, {per_sec}, {eta} left")?);
+        let bar = progress_bar(ids.len(), "{bar:30} {pos}/{len} texts, {per_sec}, {eta} left")?;
         let vectors = embed(&model, &mut engine, &ids, settings, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         engine.save_pipelines();

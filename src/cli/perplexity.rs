@@ -2,9 +2,8 @@
 
 use super::{
     CliResult,
-    common::{DeviceArgs, refuse},
+    common::{DeviceArgs, progress_bar, refuse},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     graph::{Graph, PlanOptions},
     models::{
@@ -14,10 +13,7 @@ use shaderlm::{
     ops::{HostTensor, IGNORE, TensorType},
     train::{read_texts, windows},
 };
-use std::{
-    io::{IsTerminal, Write},
-    path::PathBuf,
-};
+use std::{io::Write, path::PathBuf};
 
 /// Measure how well a model predicts a text
 ///
@@ -76,8 +72,7 @@ impl Perplexity {
         let loss = Gpt2::new(config).loss(&mut g, ids, targets, None)?;
         let mut plan = engine.compile(g, &[loss], &PlanOptions::default())?;
 
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(batches.len() as u64) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} windows, {eta} left")?);
+        let bar = progress_bar(batches.len(), "{bar:30} {pos}/{len} windows, {eta} left")?;
         let (mut sum, mut count) = (0.0, 0usize);
         for batch in batches {
             let counted = batch.targets.iter().filter(|&&t| t != IGNORE).count();

@@ -3,9 +3,9 @@
 use super::Finetune;
 use crate::cli::{
     CliResult,
-    common::{say, stop_flag, words},
+    common::{progress_bar, say, stop_flag, words},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use shaderlm::{
     checkpoint::remove_leftovers,
     graph::{Engine, Graph},
@@ -17,7 +17,7 @@ use shaderlm::{
         tasks::{EncodedInput, Lengths, Order, TaskData, TrainingRow, input_logits, judge},
     },
 };
-use std::{collections::BTreeMap, io::IsTerminal, sync::atomic::Ordering, time::Instant};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Instant};
 
 type Figures = BTreeMap<String, f64>;
 
@@ -59,18 +59,18 @@ impl Run<'_> {
     /// Trains to the end, until nothing has become better for long, or until Ctrl-C.
     pub fn go(&self, engine: &mut Engine) -> CliResult {
         let Self { flags, metric, tuning, .. } = self;
+        let stop = stop_flag()?;
         let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
         let loss = |g: &mut Graph, inputs: &[Tensor], rng: Option<Tensor>| tuning.loss(g, inputs, rng);
         let objective = Objective { inputs: tuning.inputs(), loss: &loss };
         let mut trainer = Trainer::new(engine, &types, &objective, self.settings.clone())?;
-        // A folder that cannot be written is found now, not after an hour.
+        // A log or a folder that cannot be written is found now, not after an hour; the log first, so that nothing is left of
+        // a run that does not begin.
+        let mut log = Log::open(flags.log.as_deref(), 0)?;
         std::fs::create_dir_all(&flags.out).map_err(|e| format!("--out {}: {e}", flags.out.display()))?;
         remove_leftovers(&flags.out);
-        let stop = stop_flag()?;
-        let mut log = Log::open(flags.log.as_deref(), 0)?;
         let steps = self.settings.schedule.steps;
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(steps as u64) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
+        let bar = progress_bar(steps, "{bar:24} {pos}/{len}  {msg}  {eta} left")?;
 
         let a_step = flags.batch * flags.accumulate;
         let every = flags.eval_every.unwrap_or(self.rows.len().div_ceil(a_step));

@@ -3,9 +3,8 @@
 use super::flags::Flags;
 use crate::cli::{
     CliResult,
-    common::{say, stop_flag, words},
+    common::{progress_bar, say, stop_flag, words},
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use shaderlm::{
     checkpoint::remove_leftovers,
     graph::Engine,
@@ -13,7 +12,11 @@ use shaderlm::{
     text::Tokenizer,
     train::{Batch, Log, Objective, Outcome, Record, Settings, TrainError, Trainer, load_state, save_state},
 };
-use std::{collections::BTreeMap, io::IsTerminal, sync::atomic::{AtomicBool, Ordering}, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 /// Named figures, for the log and the bar.
 pub type Figures = BTreeMap<String, f64>;
@@ -111,8 +114,7 @@ impl Run<'_> {
         stop: &AtomicBool,
     ) -> CliResult {
         let flags = self.flags;
-        let bar = if std::io::stderr().is_terminal() { ProgressBar::new(flags.steps as u64) } else { ProgressBar::hidden() };
-        bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}  {eta} left")?);
+        let bar = progress_bar(flags.steps, "{bar:24} {pos}/{len}  {msg}  {eta} left")?;
         bar.set_position(first as u64);
         let tokens_a_step = self.settings.batch * self.settings.accumulate * self.settings.context;
         let mut held_out: Option<(f64, Figures)> = None;
