@@ -188,12 +188,11 @@ impl Model {
                 reason: "config.json says tie_word_embeddings = false; a masked-LM head with a decoder of its own is not supported".into(),
             });
         }
-        match (&self.config, encoder(&self.config, Mode::default())) {
-            (_, Some(encoder)) => heads::parameters(&*encoder, head, labels, self.has_pooler())
-                .map_err(|e| ModelError::Head { place: self.place.clone(), reason: e.to_string() }),
-            (Config::Gpt2(config), _) => Ok(gpt2::parameters(config)),
-            (_, None) => Ok(Vec::new()),
+        if let Config::Gpt2(config) = &self.config {
+            return Ok(gpt2::parameters(config));
         }
+        heads::parameters(&*self.encoder(Mode::default())?, head, labels, self.has_pooler())
+            .map_err(|e| ModelError::Head { place: self.place.clone(), reason: e.to_string() })
     }
 
     /// The name that the file has for `name`. Names of the encoder may lack its prefix (`transformer.`, `bert.`, ...: saved

@@ -1,9 +1,6 @@
 //! tanh (of poolers) and ReLU. Their gradients need only the output, so the input can be dropped early.
 
-use super::*;
-
-/// Lanes of a workgroup, and so elements (or vec4s of them) a workgroup handles.
-const LANES: usize = 64;
+use super::{elementwise::lower_pointwise, *};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -45,20 +42,9 @@ pub fn relu(g: &mut dyn Recorder, x: Tensor) -> Result<Tensor, OpError> {
     record_one(g, Activation(Form::Relu), &[x])
 }
 
-/// Lowers either: the inputs and the output are all of one shape.
+/// Lowers either.
 fn lower(cx: &mut Lowering<'_>, form: Form, gradient: bool) -> Result<(), OpError> {
-    let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
-    for range in cx.row_ranges(operands[0].ty.elements(), 1)? {
-        let windows: Vec<_> = operands.iter().map(|o| o.part(range.clone())).collect();
-        let vec4 = cx.vec4(range.len(), &windows.iter().collect::<Vec<_>>());
-        let units = if vec4 { range.len() / 4 } else { range.len() };
-        let last = windows.len() - 1;
-        let bindings: Vec<_> =
-            windows.into_iter().enumerate().map(|(i, w)| if i == last { w.write() } else { w.read() }).collect();
-        let kernel = kernel!("activation").with("VEC", vec4).with("FORM", form.word()).with("GRADIENT", gradient);
-        cx.dispatch(kernel, &bindings, &[units as u32], units.div_ceil(LANES))?;
-    }
-    Ok(())
+    lower_pointwise(cx, &kernel!("activation").with("FORM", form.word()).with("GRADIENT", gradient))
 }
 
 impl Operation for Activation {

@@ -48,6 +48,21 @@ pub fn constant(g: &mut dyn Recorder, shape: impl Into<Shape>, value: f32) -> Te
     g.fill(TensorType::f32(shape), value)
 }
 
+/// Lowers an operation whose inputs and output are all of one shape, element by element; `kernel` is told `VEC`.
+pub(super) fn lower_pointwise(cx: &mut Lowering<'_>, kernel: &crate::gpu::Kernel) -> Result<(), OpError> {
+    let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
+    for range in cx.row_ranges(operands[0].ty.elements(), 1)? {
+        let windows: Vec<_> = operands.iter().map(|o| o.part(range.clone())).collect();
+        let vec4 = cx.vec4(range.len(), &windows.iter().collect::<Vec<_>>());
+        let units = if vec4 { range.len() / 4 } else { range.len() };
+        let last = windows.len() - 1;
+        let bindings: Vec<_> =
+            windows.into_iter().enumerate().map(|(i, w)| if i == last { w.write() } else { w.read() }).collect();
+        cx.dispatch(kernel.clone().with("VEC", vec4), &bindings, &[units as u32], units.div_ceil(LANES))?;
+    }
+    Ok(())
+}
+
 impl Binary {
     /// Whether `self` is the addition of two tensors of one shape: what an epilogue can take on as a residual.
     pub(super) fn is_residual(&self, types: &[TensorType]) -> bool {

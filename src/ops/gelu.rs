@@ -1,9 +1,7 @@
 //! GELU (Hendrycks and Gimpel, "Gaussian error linear units", 2016) in its exact form and in its tanh approximation.
 
-use super::*;
+use super::{elementwise::lower_pointwise, *};
 
-/// Lanes of a workgroup, and so elements (or vec4s of them) a workgroup handles.
-const LANES: usize = 64;
 /// sqrt(2 / pi)
 const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
 /// 1 / sqrt(2 pi)
@@ -87,20 +85,9 @@ pub(super) fn kind_of(op: &dyn Operation) -> Option<Gelu> {
     op.as_any().downcast_ref::<Activation>().map(|a| a.0)
 }
 
-/// Lowers either: the inputs and the output are all of one shape.
+/// Lowers either.
 fn lower(cx: &mut Lowering<'_>, form: Gelu, gradient: bool) -> Result<(), OpError> {
-    let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
-    for range in cx.row_ranges(operands[0].ty.elements(), 1)? {
-        let windows: Vec<_> = operands.iter().map(|o| o.part(range.clone())).collect();
-        let vec4 = cx.vec4(range.len(), &windows.iter().collect::<Vec<_>>());
-        let units = if vec4 { range.len() / 4 } else { range.len() };
-        let last = windows.len() - 1;
-        let bindings: Vec<_> =
-            windows.into_iter().enumerate().map(|(i, w)| if i == last { w.write() } else { w.read() }).collect();
-        let kernel = kernel!("gelu").with("VEC", vec4).with("FORM", form.word()).with("GRADIENT", gradient);
-        cx.dispatch(kernel, &bindings, &[units as u32], units.div_ceil(LANES))?;
-    }
-    Ok(())
+    lower_pointwise(cx, &kernel!("gelu").with("FORM", form.word()).with("GRADIENT", gradient))
 }
 
 impl Operation for Activation {

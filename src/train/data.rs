@@ -26,6 +26,11 @@ impl TokenBatch {
     }
 }
 
+/// Fowler, Noll and Vo's hash (FNV-1a), a word at a time.
+pub(super) fn fnv1a(words: impl Iterator<Item = u64>) -> u64 {
+    words.fold(0xcbf2_9ce4_8422_2325, |hash, word| (hash ^ word).wrapping_mul(0x0100_0000_01b3))
+}
+
 /// Tokens for training and tokens held out.
 pub struct Corpus {
     /// Training tokens.
@@ -90,10 +95,7 @@ impl Corpus {
 
     /// What the tokens are, in short: another text, or another tokenizer, gives another.
     pub fn fingerprint(&self) -> String {
-        // FNV-1a
-        let hash = self.train.iter().chain(&self.held_out).fold(0xcbf2_9ce4_8422_2325_u64, |hash, &token| {
-            (hash ^ u64::from(token)).wrapping_mul(0x100_0000_01b3)
-        });
+        let hash = fnv1a(self.train.iter().chain(&self.held_out).map(|&token| token.into()));
         format!("{}+{} tokens {hash:016x}", self.train.len(), self.held_out.len())
     }
 

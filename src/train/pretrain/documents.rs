@@ -2,7 +2,7 @@
 
 use crate::{
     text::Tokenizer,
-    train::TrainError,
+    train::{TrainError, data::fnv1a},
 };
 use std::{
     fs::File,
@@ -170,10 +170,6 @@ impl Documents {
     /// FNV-1a over the tokens and where sentences and documents end: another text, or another tokenizer, is another one.
     pub fn fingerprint(&self) -> u64 {
         let places = self.sentences.iter().chain(&self.documents).map(|&place| place as u64);
-        self.tokens
-            .iter()
-            .map(|&token| u64::from(token))
-            .chain(places)
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| (hash ^ word).wrapping_mul(0x0100_0000_01b3))
+        fnv1a(self.tokens.iter().map(|&token| token.into()).chain(places))
     }
 }
