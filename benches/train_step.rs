@@ -106,6 +106,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             beta1: 0.9,
             beta2: 0.999,
             eps: 1e-8,
+            bias_correction: true,
             clip: 1.0,
             seed: 1,
         };

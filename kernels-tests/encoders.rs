@@ -176,6 +176,7 @@ fn ten_steps_of_adamw() {
                 beta1: 0.9,
                 beta2: 0.99,
                 eps: 1e-8,
+                bias_correction: true,
                 clip: 1.0,
                 seed: 0,
             };

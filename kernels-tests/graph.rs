@@ -81,6 +81,7 @@ fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
         beta1: 0.9,
         beta2: 0.95,
         eps: 1e-8,
+        bias_correction: true,
         clip: 1.0,
         seed: 1,
     };

@@ -6,8 +6,10 @@ use shaderlm::{
     ops::{self, HostTensor, Lamb, Tensor, TensorType},
 };
 
-const DECAYED: Lamb = Lamb { beta1: 0.9, beta2: 0.999, eps: 1e-6, weight_decay: 0.01, adapt: true };
+const DECAYED: Lamb = Lamb { beta1: 0.9, beta2: 0.999, eps: 1e-6, weight_decay: 0.01, adapt: true, rate_scale: 1.0 };
 const EXCLUDED: Lamb = Lamb { weight_decay: 0.0, adapt: false, ..DECAYED };
+/// The rate of a layer that learns slower.
+const SCALED: Lamb = Lamb { rate_scale: 0.0625, ..DECAYED };
 
 fn variable(c: &mut Case, name: &str, n: usize, positive: bool) -> Tensor {
     let data = c.normal(n).into_iter().map(|x| if positive { x * x } else { x }).collect();
@@ -17,7 +19,7 @@ fn variable(c: &mut Case, name: &str, n: usize, positive: bool) -> Tensor {
 #[test]
 fn one_step() {
     for n in AWKWARD.into_iter().chain([8192, 8193, 4_200_000]) {
-        for rule in [DECAYED, EXCLUDED] {
+        for rule in [DECAYED, EXCLUDED, SCALED, Lamb { rate_scale: 0.0625, ..EXCLUDED }] {
             for clipped in [false, true] {
                 let mut c = Case::new();
                 let (x, m) = (variable(&mut c, "x", n, false), variable(&mut c, "m", n, false));
@@ -25,7 +27,7 @@ fn one_step() {
                 let (grad, hyper) = (c.input([n]), c.feed([3], vec![0.01, f32::NAN, f32::NAN]));
                 let factor = clipped.then(|| c.feed([], vec![0.31]));
                 ops::lamb(&mut c.g, x, grad, m, v, hyper, factor, rule).unwrap();
-                c.check(&format!("lamb [{n}], adapt {}, clipped {clipped}", rule.adapt), &[], Bound::Elementwise);
+                c.check(&format!("lamb [{n}], {rule:?}, clipped {clipped}"), &[], Bound::Elementwise);
             }
         }
     }
@@ -57,7 +59,7 @@ impl Albert {
             ratio = if w_norm > 0.0 && g_norm > 0.0 { w_norm / g_norm } else { 1.0 };
         }
         for (p, u) in self.param.iter_mut().zip(&update) {
-            *p -= ratio * learning_rate * u;
+            *p -= ratio * learning_rate * f64::from(rule.rate_scale) * u;
         }
         (self.m, self.v) = (next_m, next_v);
     }
@@ -98,7 +100,7 @@ fn follow(what: &str, start: &[f32], gradients: &[Vec<f32>], factor: Option<f32>
 #[test]
 fn several_steps_as_alberts() {
     for n in AWKWARD.into_iter().chain([8191, 20_011]) {
-        for rule in [DECAYED, EXCLUDED, Lamb { weight_decay: 0.0, ..DECAYED }] {
+        for rule in [DECAYED, EXCLUDED, SCALED, Lamb { weight_decay: 0.0, ..DECAYED }] {
             for factor in [None, Some(0.17)] {
                 let mut c = Case::new();
                 let start = c.normal(n);

@@ -1,9 +1,14 @@
 //! AdamW, SGD, the global norm and clipping.
 
-use crate::harness::{AWKWARD, Bound, Case};
-use shaderlm::ops::{self, AdamW, HostTensor, Tensor};
+use crate::harness::{AWKWARD, Bound, Case, engine};
+use shaderlm::{
+    graph::{Graph, PlanOptions},
+    ops::{self, AdamW, HostTensor, Sgd, Tensor, TensorType},
+};
 
-const RULE: AdamW = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+const RULE: AdamW = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, rate_scale: 1.0 };
+/// A rule for a layer whose rate is scaled: so far from 1 that leaving it out anywhere, decay included, shows.
+const SCALED: AdamW = AdamW { rate_scale: 0.0625, ..RULE };
 
 fn variable(c: &mut Case, name: &str, n: usize, positive: bool) -> Tensor {
     let data = c.normal(n).into_iter().map(|x| if positive { x * x } else { x }).collect();
@@ -18,15 +23,44 @@ fn hyper(c: &mut Case) -> Tensor {
 #[test]
 fn adamw() {
     for n in AWKWARD.into_iter().chain([4_200_000]) {
-        for clipped in [false, true] {
+        for (clipped, rule) in [(false, RULE), (true, RULE), (false, SCALED), (true, SCALED)] {
             let mut c = Case::new();
             let (x, m) = (variable(&mut c, "x", n, false), variable(&mut c, "m", n, false));
             let v = variable(&mut c, "v", n, true);
             let (grad, hyper) = (c.input([n]), hyper(&mut c));
             let factor = clipped.then(|| c.feed([], vec![0.31]));
-            ops::adamw(&mut c.g, x, grad, m, v, hyper, factor, RULE).unwrap();
-            c.check(&format!("adamw [{n}], clipped {clipped}"), &[], Bound::Elementwise);
+            ops::adamw(&mut c.g, x, grad, m, v, hyper, factor, rule).unwrap();
+            c.check(&format!("adamw [{n}], clipped {clipped}, scale {}", rule.rate_scale), &[], Bound::Elementwise);
         }
+    }
+}
+
+/// The rule written down again: the scale multiplies the rate of the step and of the decay alike.
+#[test]
+fn a_scaled_rate_is_a_smaller_rate() {
+    let (n, scale) = (257, 0.3f32);
+    let run = |rate: f32, rate_scale: f32| {
+        let mut g = Graph::new();
+        let [x, m, v] = ["x", "m", "v"].map(|name| g.variable(name, TensorType::f32([n])).unwrap());
+        let hyper = g.input("hyper", TensorType::f32([3]));
+        let grad = g.input("grad", TensorType::f32([n]));
+        ops::adamw(&mut g, x, grad, m, v, hyper, None, AdamW { rate_scale, ..RULE }).unwrap();
+        let mut engine = engine();
+        for (name, value) in [("x", 0.5), ("m", 0.0), ("v", 0.0)] {
+            engine.set(name, &HostTensor::floats([n], vec![value; n])).unwrap();
+        }
+        let mut plan = engine.compile(g, &[], &PlanOptions::default()).unwrap();
+        plan.set(grad, HostTensor::floats([n], (0..n).map(|i| 0.1 + i as f32).collect())).unwrap();
+        plan.set(hyper, HostTensor::floats([3], vec![rate, 1.0 - RULE.beta1, 1.0 - RULE.beta2])).unwrap();
+        plan.run(&mut engine).unwrap();
+        engine.get("x").unwrap().unwrap().f().to_vec()
+    };
+    let (scaled, smaller, whole) = (run(0.1, scale), run(0.1 * scale, 1.0), run(0.1, 1.0));
+    // A first step from moments of zero moves by the rate against the gradient's sign, and decays.
+    let expected = 0.5 * (1.0 - 0.1 * scale * 0.1) - 0.1 * scale;
+    for i in 0..n {
+        assert!((scaled[i] - expected).abs() < 2e-6, "element {i}: {} instead of {expected}", scaled[i]);
+        assert!((scaled[i] - smaller[i]).abs() < 1e-6 && (scaled[i] - whole[i]).abs() > 0.05, "element {i}");
     }
 }
 
@@ -39,7 +73,7 @@ fn adamw_larger_than_a_binding() {
     let (x, m, v) = (c.variable("x", data(7)), c.variable("m", data(11)), c.variable("v", data(13)));
     let grad = c.feed([n], (0..n).map(|i| ((i * 17) % 509) as f32 / 509.0 - 0.5).collect());
     let hyper = hyper(&mut c);
-    ops::adamw(&mut c.g, x, grad, m, v, hyper, None, RULE).unwrap();
+    ops::adamw(&mut c.g, x, grad, m, v, hyper, None, SCALED).unwrap();
     c.check("adamw over GPT-2's token table", &[], Bound::Elementwise);
 }
 
@@ -52,8 +86,10 @@ fn sgd() {
             let buffer = momentum.map(|_| variable(&mut c, "m", n, false));
             let (grad, hyper) = (c.input([n]), hyper(&mut c));
             let factor = clipped.then(|| c.feed([], vec![0.31]));
-            ops::sgd(&mut c.g, x, grad, buffer, hyper, factor, momentum.unwrap_or(0.0), 0.1).unwrap();
-            c.check(&format!("sgd [{n}], momentum {momentum:?}, clipped {clipped}"), &[], Bound::Elementwise);
+            let rate_scale = if n % 2 == 0 { 1.0 } else { 0.0625 };
+            let rule = Sgd { momentum: momentum.unwrap_or(0.0), weight_decay: 0.1, rate_scale };
+            ops::sgd(&mut c.g, x, grad, buffer, hyper, factor, rule).unwrap();
+            c.check(&format!("{rule:?} over [{n}], buffer {}, clipped {clipped}", momentum.is_some()), &[], Bound::Elementwise);
         }
     }
 }

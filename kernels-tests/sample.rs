@@ -2,8 +2,8 @@
 
 use crate::harness::{AWKWARD, Bound, Case, engine};
 use shaderlm::{
-    graph::{Graph, PlanOptions},
-    ops::{self, HostTensor, Sample, TensorType},
+    graph::{Engine, Graph, PlanOptions},
+    ops::{self, HostTensor, Sample, TensorType, random::threefry},
 };
 
 const PLAIN: Sample = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
@@ -39,38 +39,79 @@ fn every_rule() {
     }
 }
 
-/// Runs one sampling of fixed logits for each row and returns what was chosen.
-fn draws(logits: &[f32], rows: usize, rule: Sample, seed: u32) -> Vec<u32> {
+/// Runs one sampling of fixed logits for each row on `engine` and returns what was chosen. `rng` is seed and step.
+fn draws_on(engine: &mut Engine, logits: &[f32], rows: usize, rule: Sample, rng: [u32; 2]) -> Vec<u32> {
     let width = logits.len();
     let mut g = Graph::new();
     let x = g.input("logits", TensorType::f32([rows, width]));
-    let rng = g.input("rng", TensorType::u32([2]));
-    let y = ops::sample(&mut g, x, None, rng, rule).unwrap();
-    let mut engine = engine();
+    let state = g.input("rng", TensorType::u32([2]));
+    let y = ops::sample(&mut g, x, None, state, rule).unwrap();
     let mut plan = engine.compile(g, &[y], &PlanOptions::default()).unwrap();
     plan.set(x, HostTensor::floats([rows, width], logits.repeat(rows))).unwrap();
-    plan.set(rng, HostTensor::uints([2], vec![seed, 0])).unwrap();
-    plan.run(&mut engine).unwrap();
+    plan.set(state, HostTensor::uints([2], rng.to_vec())).unwrap();
+    plan.run(engine).unwrap();
     plan.get(y).unwrap().u().to_vec()
 }
 
-#[test]
-fn draws_follow_softmax() {
-    let (n, width) = (100_000, 12);
-    let logits: Vec<f32> = (0..width).map(|i| (i as f32 * 1.7).sin() * 2.0).collect();
-    let total: f64 = logits.iter().map(|&x| f64::from(x).exp()).sum();
-    let chosen = draws(&logits, n, PLAIN, 7);
-    assert_eq!(chosen, draws(&logits, n, PLAIN, 7), "the same seed draws the same");
-    assert_ne!(chosen, draws(&logits, n, PLAIN, 8), "another seed draws otherwise");
-    let chi: f64 = (0..width)
+fn draws(logits: &[f32], rows: usize, rule: Sample, seed: u32) -> Vec<u32> {
+    draws_on(&mut engine(), logits, rows, rule, [seed, 0])
+}
+
+/// The likeliest and the second of logits over a temperature plus noise, in f64: what a draw was decided by.
+fn margin(logits: &[f32], temperature: f32, rng: [u32; 2], row: usize) -> f64 {
+    let mut noisy: Vec<f64> = (0..logits.len())
         .map(|i| {
-            let expected = f64::from(logits[i]).exp() / total * n as f64;
-            let found = chosen.iter().filter(|&&c| c as usize == i).count() as f64;
-            (found - expected).powi(2) / expected
+            let bits = threefry(rng, [i as u32, row as u32])[0] >> 9;
+            let uniform = (f64::from(bits) + 0.5) / 8_388_608.0;
+            f64::from(logits[i]) / f64::from(temperature) - (-uniform.ln()).ln()
         })
-        .sum();
-    // 11 degrees of freedom: beyond 31.3 with probability 0.001.
-    assert!(chi < 31.3, "chi squared {chi}");
+        .collect();
+    noisy.sort_by(|a, b| b.total_cmp(a));
+    noisy[0] - noisy[1]
+}
+
+/// 100,000 draws from 50 tokens, over several seeds and steps: Pearson's chi-squared against softmax, and the very same
+/// draws on the adapter and on the CPU.
+#[test]
+fn draws_follow_softmax_and_are_the_cpus() {
+    let (rows, width) = (10_000, 50);
+    let keys: Vec<[u32; 2]> = (0..10).map(|i| [7 + 1000 * (i / 4), i % 4]).collect();
+    let logits: Vec<f32> = (0..width).map(|i| (i as f32 * 1.7).sin() * 1.5 + if i == 11 { 2.5 } else { 0.0 }).collect();
+    for temperature in [1.0, 0.7] {
+        let rule = Sample { temperature, ..PLAIN };
+        let (mut adapter, mut cpu) = (engine(), Engine::cpu());
+        let mut found = vec![0.0; width];
+        let mut first = Vec::new();
+        for &key in &keys {
+            let chosen = draws_on(&mut adapter, &logits, rows, rule, key);
+            let same = draws_on(&mut cpu, &logits, rows, rule, key);
+            for row in (0..rows).filter(|&row| chosen[row] != same[row]) {
+                // The noise's logarithms are rounded otherwise; nothing else may decide between them.
+                let by = margin(&logits, temperature, key, row);
+                assert!(by < 1e-4, "temperature {temperature}, {key:?}, row {row}: {} and {}, apart by {by}", chosen[row], same[row]);
+            }
+            let differing = (0..rows).filter(|&row| chosen[row] != same[row]).count();
+            assert!(differing <= 2, "{differing} of {rows} draws are near enough to differ");
+            chosen.iter().for_each(|&c| found[c as usize] += 1.0);
+            assert_ne!(chosen, first, "other seeds and steps draw otherwise");
+            first = chosen;
+        }
+        assert_eq!(first, draws_on(&mut adapter, &logits, rows, rule, keys[9]), "the same seed draws the same");
+        let n = (rows * keys.len()) as f64;
+        let weights: Vec<f64> = logits.iter().map(|&x| (f64::from(x) / f64::from(temperature)).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        let expected: Vec<f64> = weights.iter().map(|w| n * w / total).collect();
+        assert!(expected.iter().all(|&e| e > 50.0), "every token is expected often enough for the test: {expected:?}");
+        let chi: f64 = found.iter().zip(&expected).map(|(f, e): (&f64, _)| (f - e).powi(2) / e).sum();
+        // 49 degrees of freedom: beyond 94.6 with probability 1e-4 (the root of mpmath's regularised upper incomplete gamma
+        // function, gammainc(49 / 2, x / 2, inf) = 1e-4).
+        assert!(chi < 94.6, "temperature {temperature}: chi squared {chi}");
+        // And the test can tell: the other temperature's probabilities are far off.
+        let other: Vec<f64> = logits.iter().map(|&x| (f64::from(x) / f64::from(1.7 - temperature)).exp()).collect();
+        let scale = n / other.iter().sum::<f64>();
+        let wrong: f64 = found.iter().zip(&other).map(|(f, o)| (f - o * scale).powi(2) / (o * scale)).sum();
+        assert!(wrong > 1000.0, "temperature {temperature}: chi squared {wrong} against another temperature");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Recorder, Sample, Tensor, TensorType},
+    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Recorder, Sample, Sgd, Tensor, TensorType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,12 +57,13 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
         let v = g.variable(&format!("v{i}"), ty).unwrap();
         let clip = (i % 2 == 0).then_some(factor);
         if rows == 1 {
-            ops::sgd(g, x, grad, (i % 3 == 0).then_some(m), hyper, clip, 0.9, 0.1).unwrap();
+            let rule = Sgd { momentum: 0.9, weight_decay: 0.1, rate_scale: 1.0 };
+            ops::sgd(g, x, grad, (i % 3 == 0).then_some(m), hyper, clip, rule).unwrap();
         } else if rows == 3 {
-            let rule = Lamb { beta1: 0.9, beta2: 0.999, eps: 1e-6, weight_decay: 0.01, adapt: i % 3 == 0 };
+            let rule = Lamb { beta1: 0.9, beta2: 0.999, eps: 1e-6, weight_decay: 0.01, adapt: i % 3 == 0, rate_scale: 1.0 };
             ops::lamb(g, x, grad, m, v, hyper, clip, rule).unwrap();
         } else {
-            let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+            let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, rate_scale: 1.0 };
             ops::adamw(g, x, grad, m, v, hyper, clip, rule).unwrap();
         }
     }
@@ -131,7 +132,11 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         }
     }
     let labels = g.input("labels", TensorType::u32([3, n]));
-    wanted.push(ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap());
+    let rows = ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap();
+    wanted.push(rows);
+    let logits = ops::mean_last(g, x).unwrap();
+    wanted.push(ops::binary_cross_entropy(g, logits, labels).unwrap());
+    wanted.push(ops::copy_mixture(g, rows, logits, labels).unwrap());
     let mut loss = None;
     for &y in &wanted.clone() {
         let part = ops::sum(g, y).unwrap();
@@ -142,6 +147,11 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
     }
     let grads = gradients(g, loss.unwrap(), &[x]).unwrap();
     wanted.extend(grads.into_iter().flatten());
+    let slots = ["places", "used", "tokens"].map(|name| g.input(name, TensorType::u32([6])));
+    let placed = ops::place_tokens(g, labels, slots[0], slots[1], slots[2]).unwrap();
+    let replaced = ops::replaced_labels(g, labels, placed, labels).unwrap();
+    let only = ops::only_places(g, replaced, slots[0], slots[1]).unwrap();
+    wanted.push(ops::hide_labels(g, only, labels).unwrap());
     wanted
 }
 
@@ -236,18 +246,20 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 36] = [
+const TESTED_IN: [(&str, &str); 40] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("binary", "elementwise"), ("cache_write", "cache"),
-    ("clip_factor", "optimizer"), ("copy", "view"), ("cross_entropy", "cross_entropy"),
-    ("cross_entropy_backward", "cross_entropy"), ("cross_entropy_mean", "cross_entropy"), ("dropout", "dropout"),
+    ("attention_backward", "attention"), ("binary", "elementwise"),
+    ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
+    ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
+    ("counted_mean", "cross_entropy"), ("cross_entropy", "cross_entropy"),
+    ("cross_entropy_backward", "cross_entropy"), ("dropout", "dropout"),
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
     ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
-    ("zero", "view"),
+    ("token_labels", "tokens"), ("token_slots", "tokens"), ("zero", "view"),
 ];
 
 #[test]

@@ -1,11 +1,15 @@
-// A step of AdamW in place, as PyTorch's. hyper: learning rate, and the bias corrections 1 - beta^t of both moments.
+// A step of AdamW in place, as PyTorch's. hyper: learning rate (which rate_scale multiplies), and the bias corrections
+// 1 - beta^t of both moments.
 // CLIP: the gradient is multiplied by factor.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}
 struct Params {
-    groups: u32, units: u32, beta1: f32, beta2: f32, eps: f32, decay: f32,
-    x_at: u32, grad_at: u32, m_at: u32, v_at: u32, hyper_at: u32, factor_at: u32,
+    groups: u32, units: u32, beta1: f32, beta2: f32, eps: f32, decay: f32, rate_scale: f32,
+    x_at: u32, grad_at: u32, m_at: u32, v_at: u32, hyper_at: u32,
+{% if CLIP %}
+    factor_at: u32,
+{% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<{{ T }}>;
@@ -21,7 +25,7 @@ struct Params {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(id, count) * 64u + lane;
     if (i >= p.units) { return; }
-    let rate = hyper[p.hyper_at];
+    let rate = hyper[p.hyper_at] * p.rate_scale;
     let m_at = p.m_at / {{ W }} + i;
     let v_at = p.v_at / {{ W }} + i;
     let x_at = p.x_at / {{ W }} + i;

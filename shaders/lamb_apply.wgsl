@@ -1,9 +1,9 @@
-// The second half of a step of LAMB: x = x - rate * ratio * u in place, where ratio is |x| / |u|, or 1 if either is 0.
+// The second half of a step of LAMB: x = x - rate * rate_scale * ratio * u in place, where ratio is |x| / |u|, or 1 if either is 0.
 // norms: |x| and |u|, of the whole tensors.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}
-struct Params { groups: u32, units: u32, x_at: u32, u_at: u32, norms_at: u32, hyper_at: u32 }
+struct Params { groups: u32, units: u32, rate_scale: f32, x_at: u32, u_at: u32, norms_at: u32, hyper_at: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read_write> x: array<{{ T }}>;
 @group(0) @binding(2) var<storage, read> u: array<{{ T }}>;
@@ -20,5 +20,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var ratio = 1.0;
     if (x_norm != 0.0 && u_norm != 0.0) { ratio = x_norm / u_norm; }
     let at = p.x_at / {{ W }} + i;
-    x[at] = x[at] - hyper[p.hyper_at] * ratio * u[p.u_at / {{ W }} + i];
+    x[at] = x[at] - hyper[p.hyper_at] * p.rate_scale * ratio * u[p.u_at / {{ W }} + i];
 }

@@ -1,12 +1,15 @@
 // The first half of a step of LAMB, as google-research/albert's lamb_optimizer.py (no bias correction): moments in place,
 // and the update u = m / (sqrt(v) + eps) + decay * x.
-// DIRECT: x = x - rate * u at once, for parameters whose layer is not adapted. CLIP: the gradient is multiplied by factor.
+// DIRECT: x = x - rate * rate_scale * u at once, for parameters whose layer is not adapted. CLIP: the gradient is multiplied by factor.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}
 struct Params {
-    groups: u32, units: u32, beta1: f32, beta2: f32, eps: f32, decay: f32,
-    x_at: u32, grad_at: u32, m_at: u32, v_at: u32, {{ "hyper_at" if DIRECT else "u_at" }}: u32, factor_at: u32,
+    groups: u32, units: u32, beta1: f32, beta2: f32, eps: f32, decay: f32, rate_scale: f32,
+    x_at: u32, grad_at: u32, m_at: u32, v_at: u32, {{ "hyper_at" if DIRECT else "u_at" }}: u32,
+{% if CLIP %}
+    factor_at: u32,
+{% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, {{ "read_write" if DIRECT else "read" }}> x: array<{{ T }}>;
@@ -36,7 +39,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     v[v_at] = next_v;
     let update = next_m / (sqrt(next_v) + p.eps) + p.decay * x[x_at];
 {% if DIRECT %}
-    x[x_at] = x[x_at] - hyper[p.hyper_at] * update;
+    x[x_at] = x[x_at] - hyper[p.hyper_at] * p.rate_scale * update;
 {% else %}
     u[p.u_at / {{ W }} + i] = update;
 {% endif %}

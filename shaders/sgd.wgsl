@@ -1,8 +1,8 @@
-// A step of stochastic gradient descent in place, as PyTorch's. hyper[0] is the learning rate.
+// A step of stochastic gradient descent in place, as PyTorch's. hyper[0] is the learning rate, which rate_scale multiplies.
 // MOMENTUM: with a buffer. CLIP: the gradient is multiplied by factor.
 {% include "group.wgsl" %}
 struct Params {
-    groups: u32, n: u32, momentum: f32, decay: f32,
+    groups: u32, n: u32, momentum: f32, decay: f32, rate_scale: f32,
     x_at: u32, grad_at: u32, hyper_at: u32,
 {% if MOMENTUM %}
     m_at: u32,
@@ -31,5 +31,5 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     g = p.momentum * m[p.m_at + i] + g;
     m[p.m_at + i] = g;
 {% endif %}
-    x[p.x_at + i] = x[p.x_at + i] - hyper[p.hyper_at] * g;
+    x[p.x_at + i] = x[p.x_at + i] - hyper[p.hyper_at] * p.rate_scale * g;
 }

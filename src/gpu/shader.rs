@@ -50,13 +50,14 @@ macro_rules! kernel {
 }
 
 /// Files that kernels include.
-const SHARED: [(&str, &str); 7] = [
+const SHARED: [(&str, &str); 8] = [
     ("epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
     ("gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
     ("matmul_bindings.wgsl", include_str!("../../shaders/shared/matmul_bindings.wgsl")),
     ("log_sum_exp.wgsl", include_str!("../../shaders/shared/log_sum_exp.wgsl")),
     ("group.wgsl", include_str!("../../shaders/shared/group.wgsl")),
     ("reduce.wgsl", include_str!("../../shaders/shared/reduce.wgsl")),
+    ("logistic.wgsl", include_str!("../../shaders/shared/logistic.wgsl")),
     ("random.wgsl", include_str!("../../shaders/shared/random.wgsl")),
 ];
 

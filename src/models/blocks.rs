@@ -32,7 +32,7 @@ pub enum Init {
 impl Parameter {
     /// As the trainer takes it: weight decay applies to matrices and embeddings, not to biases and layer norms.
     pub fn trained(&self) -> ParameterType {
-        ParameterType { name: self.name.clone(), shape: self.shape.clone(), decays: self.shape.rank() > 1 }
+        ParameterType { name: self.name.clone(), shape: self.shape.clone(), decays: self.shape.rank() > 1, rate: 1.0 }
     }
 }
 

@@ -7,8 +7,6 @@ pub const IGNORE: u32 = u32::MAX;
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 128;
-/// Rows whose losses one workgroup adds up.
-const ROW_PART: usize = 4096;
 /// Logits that one workgroup of the gradient handles.
 const WIDTH_PART: usize = 1024;
 
@@ -149,48 +147,17 @@ impl Operation for CrossEntropy {
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let labels = cx.input(1);
         let (loss, lse, count) = (cx.output(0), cx.output(1), cx.output(2));
-        let rows = labels.ty.elements();
-        let losses = cx.scratch(rows);
+        let losses = cx.scratch(labels.ty.elements());
         lower_rows(cx, self.ignore, &losses, &lse)?;
-        // Losses and counts are added up by parts of rows, and then over the parts.
-        let parts = rows.div_ceil(ROW_PART).max(1);
-        let (sums, counts) =
-            if parts > 1 { (cx.scratch(parts), cx.scratch(parts)) } else { (loss.clone(), count.clone()) };
-        let (kernel, _) = cx.reducing(kernel!("cross_entropy_mean"), PORTABLE_LANES);
-        let first = kernel.clone().with("FIRST", true).with("LAST", parts == 1);
-        let nan = f32::NAN.to_bits();
-        let most = (cx.max_elements() / ROW_PART).max(1);
-        for start in (0..parts).step_by(most) {
-            let end = parts.min(start + most);
-            let range = start * ROW_PART..rows.min(end * ROW_PART);
-            let params = [range.len() as u32, ROW_PART as u32, self.ignore, nan];
-            let windows = [
-                losses.part(range.clone()).read(),
-                labels.part(range).read(),
-                sums.part(start..end).write(),
-                counts.part(start..end).write(),
-            ];
-            cx.dispatch(first.clone(), &windows, &params, end - start)?;
-        }
-        if parts > 1 {
-            let windows = [sums.all().read(), counts.all().read(), loss.all().write(), count.all().write()];
-            let params = [parts as u32, parts as u32, self.ignore, nan];
-            cx.dispatch(kernel.with("FIRST", false).with("LAST", true), &windows, &params, 1)?;
-        }
-        Ok(())
+        counted_mean::lower(cx, [&losses, &labels, &loss, &count], self.ignore)
     }
     host_reference!();
 }
 impl Reference for CrossEntropy {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let (losses, lse) = reference_rows(&inputs, self.ignore);
-        let count = inputs[1].u().iter().filter(|&&label| label != self.ignore).count();
-        let count = T::from_f64(count as f64);
-        vec![
-            HostTensor::floats([], vec![losses.into_iter().sum::<T>() / count]),
-            HostTensor::floats(outputs[1].shape.clone(), lse),
-            HostTensor::floats([1], vec![count]),
-        ]
+        let [loss, count] = counted_mean::reference(losses, inputs[1].u(), self.ignore);
+        vec![loss, HostTensor::floats(outputs[1].shape.clone(), lse), count]
     }
 }
 

@@ -48,16 +48,31 @@ pub fn constant(g: &mut dyn Recorder, shape: impl Into<Shape>, value: f32) -> Te
     g.fill(TensorType::f32(shape), value)
 }
 
-/// Lowers an operation whose inputs and output are all of one shape, element by element; `kernel` is told `VEC`.
+/// Lowers an operation whose inputs and outputs are all of one shape, element by element; `kernel` is told `VEC`.
 pub(super) fn lower_pointwise(cx: &mut Lowering<'_>, kernel: &crate::gpu::Kernel) -> Result<(), OpError> {
-    let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
-    for range in cx.row_ranges(operands[0].ty.elements(), 1)? {
-        let windows: Vec<_> = operands.iter().map(|o| o.part(range.clone())).collect();
+    let (read, written) = (cx.inputs.clone(), cx.outputs.clone());
+    lower_pointwise_on(cx, kernel, &read, &written, &[])
+}
+
+/// The same over given tensors of one shape, bound in this order, with the `whole` ones after them: a few elements each,
+/// which every place reads.
+pub(super) fn lower_pointwise_on(
+    cx: &mut Lowering<'_>,
+    kernel: &crate::gpu::Kernel,
+    read: &[Operand],
+    written: &[Operand],
+    whole: &[Operand],
+) -> Result<(), OpError> {
+    for range in cx.row_ranges(written[0].ty.elements(), 1)? {
+        let windows: Vec<_> = read.iter().chain(written).map(|o| o.part(range.clone())).collect();
         let vec4 = cx.vec4(range.len(), &windows.iter().collect::<Vec<_>>());
         let units = if vec4 { range.len() / 4 } else { range.len() };
-        let last = windows.len() - 1;
-        let bindings: Vec<_> =
-            windows.into_iter().enumerate().map(|(i, w)| if i == last { w.write() } else { w.read() }).collect();
+        let bindings: Vec<_> = windows
+            .into_iter()
+            .enumerate()
+            .map(|(i, window)| if i < read.len() { window.read() } else { window.write() })
+            .chain(whole.iter().map(|o| o.all().read()))
+            .collect();
         cx.dispatch(kernel.clone().with("VEC", vec4), &bindings, &[units as u32], units.div_ceil(LANES))?;
     }
     Ok(())

@@ -20,6 +20,8 @@ pub struct Lamb {
     pub weight_decay: f32,
     /// Whether the update is scaled to the parameter's norm.
     pub adapt: bool,
+    /// Multiplies the learning rate: layer-wise decay; 1 for none.
+    pub rate_scale: f32,
 }
 
 /// `parameter, gradient, m, v, hyper [3], factor [] or none`; updates 0, 2 and 3.
@@ -30,8 +32,8 @@ struct LambStep(Lamb);
 ///
 /// `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; u = m / (sqrt(v) + eps) + decay p; p = p - lr ratio u`
 ///
-/// where ratio is `|p| / |u|`, or 1 if either norm is 0 or the rule does not adapt. `hyper` is `[lr, _, _]`; `factor` `[]`
-/// is the clipping's.
+/// where ratio is `|p| / |u|`, or 1 if either norm is 0 or the rule does not adapt. `hyper` is `[rate, _, _]` with lr
+/// = rate times the rule's `rate_scale`; `factor` `[]` is the clipping's.
 ///
 /// # Errors
 /// Shapes differ.
@@ -71,7 +73,7 @@ impl Operation for LambStep {
         let factor = (cx.inputs.len() > 5).then(|| cx.input(5));
         let n = x.ty.elements();
         let u = rule.adapt.then(|| cx.scratch(n));
-        let rates = [rule.beta1, rule.beta2, rule.eps, rule.weight_decay].map(f32::to_bits);
+        let rates = [rule.beta1, rule.beta2, rule.eps, rule.weight_decay, rule.rate_scale].map(f32::to_bits);
         for range in cx.row_ranges(n, 1)? {
             let same = [&x, &grad, &m, &v].into_iter().chain(&u);
             let windows: Vec<_> = same.map(|t| t.part(range.clone())).collect();
@@ -99,7 +101,8 @@ impl Operation for LambStep {
             let vec4 = cx.vec4(range.len(), &[&x, &u]);
             let units = if vec4 { range.len() / 4 } else { range.len() };
             let bindings = [x.write(), u.read(), norms.all().read(), hyper.all().read()];
-            cx.dispatch(kernel!("lamb_apply").with("VEC", vec4), &bindings, &[units as u32], units.div_ceil(LANES))?;
+            let words = [units as u32, rule.rate_scale.to_bits()];
+            cx.dispatch(kernel!("lamb_apply").with("VEC", vec4), &bindings, &words, units.div_ceil(LANES))?;
         }
         Ok(())
     }
@@ -107,10 +110,11 @@ impl Operation for LambStep {
 }
 impl Reference for LambStep {
     fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let [beta1, beta2, eps, decay] =
-            [self.0.beta1, self.0.beta2, self.0.eps, self.0.weight_decay].map(|x| T::from_f64(f64::from(x)));
+        let Lamb { beta1, beta2, eps, weight_decay, rate_scale, .. } = self.0;
+        let [beta1, beta2, eps, decay, scale] =
+            [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
         let factor = inputs.get(5).map_or(T::ONE, |f| f.f()[0]);
-        let rate = inputs[4].f()[0];
+        let rate = inputs[4].f()[0] * scale;
         inputs.truncate(4);
         let [x, grad, m, v] = &mut inputs[..] else { return inputs };
         let (x, m, v) = (x.f_mut(), m.f_mut(), v.f_mut());

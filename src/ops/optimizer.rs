@@ -17,6 +17,19 @@ pub struct AdamW {
     pub eps: f32,
     /// Decay of the parameter, times the learning rate a step; 0 for those that have none.
     pub weight_decay: f32,
+    /// Multiplies the learning rate: layer-wise decay; 1 for none.
+    pub rate_scale: f32,
+}
+
+/// Stochastic gradient descent with momentum, as PyTorch's `SGD`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// Decay of the buffer.
+    pub momentum: f32,
+    /// How much of the parameter is added to its gradient; 0 for those that have no decay.
+    pub weight_decay: f32,
+    /// Multiplies the learning rate: layer-wise decay; 1 for none.
+    pub rate_scale: f32,
 }
 
 /// `parameter, gradient, m, v, hyper [3], factor [] or none`; updates 0, 2 and 3.
@@ -26,8 +39,7 @@ struct AdamWStep(AdamW);
 /// `parameter, gradient, hyper [3], momentum buffer or none, factor [] or none`; updates 0 and 3.
 #[derive(Debug)]
 struct SgdStep {
-    momentum: f32,
-    weight_decay: f32,
+    rule: Sgd,
     buffer: bool,
 }
 
@@ -35,7 +47,8 @@ struct SgdStep {
 ///
 /// `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p = p (1 - lr decay) - lr (m / c1) / (sqrt(v / c2) + eps)`
 ///
-/// `hyper` is `[lr, c1, c2]` with `c = 1 - beta^step`, the bias corrections. `factor` `[]` is the clipping's.
+/// `hyper` is `[rate, c1, c2]` with lr = rate times the rule's `rate_scale`, and `c = 1 - beta^step`, the bias corrections.
+/// `factor` `[]` is the clipping's.
 ///
 /// # Errors
 /// Shapes differ.
@@ -56,7 +69,7 @@ pub fn adamw(
 }
 
 /// A step of stochastic gradient descent as PyTorch's `SGD`: `g = factor * grad + decay p; m = momentum m + g; p = p - lr m`,
-/// where without a buffer m is g. `hyper` is `[lr, _, _]`.
+/// where without a buffer m is g. `hyper` is `[rate, _, _]` with lr = rate times the rule's `rate_scale`.
 ///
 /// # Errors
 /// Shapes differ.
@@ -68,11 +81,10 @@ pub fn sgd(
     buffer: Option<Tensor>,
     hyper: Tensor,
     factor: Option<Tensor>,
-    momentum: f32,
-    weight_decay: f32,
+    rule: Sgd,
 ) -> Result<(), OpError> {
     let inputs: Vec<_> = [parameter, grad, hyper].into_iter().chain(buffer).chain(factor).collect();
-    g.record(Arc::new(SgdStep { momentum, weight_decay, buffer: buffer.is_some() }), &inputs)?;
+    g.record(Arc::new(SgdStep { rule, buffer: buffer.is_some() }), &inputs)?;
     Ok(())
 }
 
@@ -112,7 +124,7 @@ impl Operation for AdamWStep {
             let mut bindings = vec![x.write(), grad.read(), m.write(), v.write(), hyper.all().read()];
             bindings.extend(factor.as_ref().map(|f| f.all().read()));
             let rule = self.0;
-            let rates = [rule.beta1, rule.beta2, rule.eps, rule.weight_decay].map(f32::to_bits);
+            let rates = [rule.beta1, rule.beta2, rule.eps, rule.weight_decay, rule.rate_scale].map(f32::to_bits);
             let words: Vec<_> = [units as u32].into_iter().chain(rates).collect();
             let kernel = kernel!("adamw").with("VEC", vec4).with("CLIP", factor.is_some());
             cx.dispatch(kernel, &bindings, &words, units.div_ceil(LANES))?;
@@ -123,10 +135,12 @@ impl Operation for AdamWStep {
 }
 impl Reference for AdamWStep {
     fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let [beta1, beta2, eps, decay] =
-            [self.0.beta1, self.0.beta2, self.0.eps, self.0.weight_decay].map(|x| T::from_f64(f64::from(x)));
+        let AdamW { beta1, beta2, eps, weight_decay, rate_scale } = self.0;
+        let [beta1, beta2, eps, decay, scale] =
+            [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
         let factor = inputs.get(5).map_or(T::ONE, |f| f.f()[0]);
         let [rate, c1, c2] = [0, 1, 2].map(|i| inputs[4].f()[i]);
+        let rate = rate * scale;
         inputs.truncate(4);
         let [x, grad, m, v] = &mut inputs[..] else { return inputs };
         let (x_data, m_data, v_data) = (x.f_mut(), m.f_mut(), v.f_mut());
@@ -164,7 +178,8 @@ impl Operation for SgdStep {
             let mut bindings = vec![x.part(range.clone()).write(), grad.part(range.clone()).read(), hyper.all().read()];
             bindings.extend(buffer.as_ref().map(|b| b.part(range.clone()).write()));
             bindings.extend(factor.as_ref().map(|f| f.all().read()));
-            let words = [range.len() as u32, self.momentum.to_bits(), self.weight_decay.to_bits()];
+            let Sgd { momentum, weight_decay, rate_scale } = self.rule;
+            let words = [range.len() as u32, momentum.to_bits(), weight_decay.to_bits(), rate_scale.to_bits()];
             let kernel = kernel!("sgd").with("MOMENTUM", self.buffer).with("CLIP", factor.is_some());
             cx.dispatch(kernel, &bindings, &words, range.len().div_ceil(LANES))?;
         }
@@ -174,9 +189,10 @@ impl Operation for SgdStep {
 }
 impl Reference for SgdStep {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let [momentum, decay] = [self.momentum, self.weight_decay].map(|x| T::from_f64(f64::from(x)));
+        let Sgd { momentum, weight_decay, rate_scale } = self.rule;
+        let [momentum, decay, scale] = [momentum, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
         let factor = inputs.get(3 + usize::from(self.buffer)).map_or(T::ONE, |f| f.f()[0]);
-        let rate = inputs[2].f()[0];
+        let rate = inputs[2].f()[0] * scale;
         let mut updated = vec![inputs[0].clone()];
         updated.extend(self.buffer.then(|| inputs[3].clone()));
         for (i, &grad) in inputs[1].f().iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::{Schedule, TrainError};
 use crate::{
     graph::{DispatchTime, Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
-    ops::{self, AdamW, HostTensor, Lamb, OpError, Recorder, Shape, Tensor, TensorType},
+    ops::{self, AdamW, HostTensor, Lamb, OpError, Recorder, Sgd, Shape, Tensor, TensorType},
 };
 
 /// What a model is trained on: the inputs of a micro-batch, and the loss that they give.
@@ -15,7 +15,7 @@ pub struct Objective<'a> {
 }
 
 /// Records the loss for the inputs, which come in the order of [`Objective::inputs`]. The last argument is dropout's random
-/// state, `[2]` u32, seed and step; absent in evaluation.
+/// state, `[2]` u32, seed (each micro-batch's own) and step; absent in evaluation.
 pub type LossFn<'a> = dyn Fn(&mut Graph, &[Tensor], Option<Tensor>) -> Result<Loss, OpError> + 'a;
 
 /// What a loss function records.
@@ -44,6 +44,8 @@ pub struct ParameterType {
     pub shape: Shape,
     /// Whether weight decay (and LAMB's adaptation) applies to it: to matrices and embeddings, not to biases and layer norms.
     pub decays: bool,
+    /// Multiplies the learning rate: layer-wise decay; 1 for none.
+    pub rate: f32,
 }
 
 /// The rule that moves parameters.
@@ -78,6 +80,9 @@ pub struct Settings {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
+    /// Whether AdamW's moments are divided by 1 - beta^step, as in PyTorch; the optimizers of BERT's, ALBERT's and ELECTRA's code
+    /// do not. LAMB never does.
+    pub bias_correction: bool,
     /// Largest global norm of the gradient; 0 for no clipping.
     pub clip: f32,
     /// Seed of data order and dropout.
@@ -100,6 +105,8 @@ pub struct Outcome {
 /// A recorded micro-batch.
 struct Micro {
     inputs: Vec<Tensor>,
+    /// Dropout's random state.
+    rng: Tensor,
     others: Vec<Tensor>,
 }
 
@@ -108,7 +115,6 @@ pub struct Trainer {
     settings: Settings,
     plan: Plan,
     micro: Vec<Micro>,
-    rng: Tensor,
     hyper: Tensor,
     loss: Tensor,
     norm: Tensor,
@@ -130,7 +136,6 @@ impl Trainer {
         settings: Settings,
     ) -> Result<Self, TrainError> {
         let mut g = Graph::new();
-        let rng = g.input("rng", TensorType::u32([2]));
         let hyper = g.input("hyper", TensorType::f32([3]));
         let variables: Vec<_> = parameters
             .iter()
@@ -146,6 +151,7 @@ impl Trainer {
         let mut sums: Vec<Option<Tensor>> = vec![None; variables.len()];
         for _ in 0..settings.accumulate {
             let inputs = feed(&mut g);
+            let rng = g.input("rng", TensorType::u32([2]));
             let Loss { loss: mean, others } = (objective.loss)(&mut g, &inputs, Some(rng))?;
             let part = if settings.accumulate > 1 {
                 ops::scale(&mut g, mean, 1.0 / settings.accumulate as f32)?
@@ -163,7 +169,7 @@ impl Trainer {
                 Some(total) => ops::add(&mut g, total, part)?,
                 None => part,
             });
-            micro.push(Micro { inputs, others });
+            micro.push(Micro { inputs, rng, others });
         }
         let total = total.ok_or_else(|| TrainError::Setting { flag: "--accumulate", reason: "must be at least 1".into() })?;
 
@@ -181,24 +187,26 @@ impl Trainer {
             let first = format!("optimizer.first.{}", parameter.name);
             let second = format!("optimizer.second.{}", parameter.name);
             let weight_decay = if parameter.decays { settings.weight_decay } else { 0.0 };
+            let rate_scale = parameter.rate;
+            let Settings { beta1, beta2, eps, .. } = settings;
             let m = g.variable(&first, ty.clone())?;
             state.push((first, parameter.shape.clone()));
             match settings.optimizer {
                 Optimizer::Adamw => {
                     let v = g.variable(&second, ty)?;
                     state.push((second, parameter.shape.clone()));
-                    let rule = AdamW { beta1: settings.beta1, beta2: settings.beta2, eps: settings.eps, weight_decay };
+                    let rule = AdamW { beta1, beta2, eps, weight_decay, rate_scale };
                     g.layer("adamw", |g| ops::adamw(g, variable, grad, m, v, hyper, factor, rule))?;
                 }
                 Optimizer::Lamb => {
                     let v = g.variable(&second, ty)?;
                     state.push((second, parameter.shape.clone()));
-                    let Settings { beta1, beta2, eps, .. } = settings;
-                    let rule = Lamb { beta1, beta2, eps, weight_decay, adapt: parameter.decays };
+                    let rule = Lamb { beta1, beta2, eps, weight_decay, adapt: parameter.decays, rate_scale };
                     g.layer("lamb", |g| ops::lamb(g, variable, grad, m, v, hyper, factor, rule))?;
                 }
                 Optimizer::Sgd => {
-                    g.layer("sgd", |g| ops::sgd(g, variable, grad, Some(m), hyper, factor, settings.beta1, weight_decay))?;
+                    let rule = Sgd { momentum: beta1, weight_decay, rate_scale };
+                    g.layer("sgd", |g| ops::sgd(g, variable, grad, Some(m), hyper, factor, rule))?;
                 }
             }
         }
@@ -211,7 +219,7 @@ impl Trainer {
         let eval_loss = (objective.loss)(&mut g, &eval_inputs, None)?;
         let outputs: Vec<_> = [eval_loss.loss].into_iter().chain(eval_loss.others.iter().copied()).collect();
         let eval = engine.compile(g, &outputs, &PlanOptions::default())?;
-        Ok(Self { settings, plan, micro, rng, hyper, loss: total, norm, eval, eval_inputs, eval_loss, state })
+        Ok(Self { settings, plan, micro, hyper, loss: total, norm, eval, eval_inputs, eval_loss, state })
     }
 
     /// Runs step `step` (from 0) on its micro-batches.
@@ -220,14 +228,19 @@ impl Trainer {
     /// The device fails, or the loss is no number.
     pub fn step(&mut self, engine: &mut Engine, step: usize, batches: &[Batch]) -> Result<Outcome, TrainError> {
         let s = &self.settings;
-        for (micro, batch) in self.micro.iter().zip(batches) {
+        for (part, (micro, batch)) in self.micro.iter().zip(batches).enumerate() {
+            // A state of its own: with the same one for all, the micro-batches of a step would drop the same units (and a
+            // generator would draw with the same noise), so that they would not be independent samples as the rows of one
+            // large batch are. The first keeps the plain seed.
+            let seed = s.seed.wrapping_add((part as u32).wrapping_mul(0x9E37_79B9));
+            self.plan.set(micro.rng, HostTensor::uints([2], vec![seed, step as u32]))?;
             for (&input, value) in micro.inputs.iter().zip(batch) {
                 self.plan.set(input, value.clone())?;
             }
         }
         let rate = s.schedule.rate(step);
-        let correction = |beta: f32| (1.0 - f64::from(beta).powi(step as i32 + 1)) as f32;
-        self.plan.set(self.rng, HostTensor::uints([2], vec![s.seed, step as u32]))?;
+        let correction =
+            |beta: f32| if s.bias_correction { (1.0 - f64::from(beta).powi(step as i32 + 1)) as f32 } else { 1.0 };
         self.plan.set(self.hyper, HostTensor::floats([3], vec![rate, correction(s.beta1), correction(s.beta2)]))?;
         self.plan.run(engine)?;
         let loss = self.plan.get(self.loss)?.f()[0];

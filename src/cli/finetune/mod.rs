@@ -237,6 +237,7 @@ impl Finetune {
             beta1: self.beta1,
             beta2: self.beta2,
             eps: self.eps,
+            bias_correction: true,
             clip: self.clip,
             seed: self.seed,
         }

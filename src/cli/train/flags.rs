@@ -219,6 +219,7 @@ impl Flags {
             beta1: self.beta1,
             beta2: self.beta2.unwrap_or(defaults.beta2),
             eps: self.eps.unwrap_or(defaults.eps),
+            bias_correction: true,
             clip: self.clip,
             seed: self.seed,
         }

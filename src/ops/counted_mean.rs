@@ -1,0 +1,51 @@
+//! The mean of losses over the places that count: what the cross-entropies have in common.
+
+use super::*;
+
+/// Lanes of the reductions where the adapter has no subgroups of one size.
+const PORTABLE_LANES: u32 = 128;
+/// Losses that one workgroup adds up.
+const PART: usize = 4096;
+
+/// Lowers the mean of `losses` over the places whose label is not `ignore` into `loss` `[]`, and their number into `count`
+/// `[1]`. `losses` are 0 where they do not count; `labels` is of the same number of elements. With none to count the mean is
+/// NaN.
+pub(super) fn lower(
+    cx: &mut Lowering<'_>,
+    [losses, labels, loss, count]: [&Operand; 4],
+    ignore: u32,
+) -> Result<(), OpError> {
+    let n = labels.ty.elements();
+    // Losses and counts are added up by parts, and then over the parts.
+    let parts = n.div_ceil(PART).max(1);
+    let (sums, counts) = if parts > 1 { (cx.scratch(parts), cx.scratch(parts)) } else { (loss.clone(), count.clone()) };
+    let (kernel, _) = cx.reducing(kernel!("counted_mean"), PORTABLE_LANES);
+    let nan = f32::NAN.to_bits();
+    let first = kernel.clone().with("FIRST", true).with("LAST", parts == 1);
+    let most = (cx.max_elements() / PART).max(1);
+    for start in (0..parts).step_by(most) {
+        let end = parts.min(start + most);
+        let range = start * PART..n.min(end * PART);
+        let params = [range.len() as u32, PART as u32, ignore, nan];
+        let windows = [
+            losses.part(range.clone()).read(),
+            labels.part(range).read(),
+            sums.part(start..end).write(),
+            counts.part(start..end).write(),
+        ];
+        cx.dispatch(first.clone(), &windows, &params, end - start)?;
+    }
+    if parts > 1 {
+        let windows = [sums.all().read(), counts.all().read(), loss.all().write(), count.all().write()];
+        let params = [parts as u32, parts as u32, ignore, nan];
+        cx.dispatch(kernel.with("FIRST", false).with("LAST", true), &windows, &params, 1)?;
+    }
+    Ok(())
+}
+
+/// The reference: the mean `[]` and the count `[1]`.
+pub(super) fn reference<T: Real>(losses: impl IntoIterator<Item = T>, labels: &[u32], ignore: u32) -> [HostTensor<T>; 2] {
+    let count = T::from_f64(labels.iter().filter(|&&label| label != ignore).count() as f64);
+    let mean = losses.into_iter().sum::<T>() / count;
+    [HostTensor::floats([], vec![mean]), HostTensor::floats([1], vec![count])]
+}
