@@ -126,7 +126,7 @@ fn every_size_of_logit_and_loss_to_a_few_units_in_the_last_place() {
 #[test]
 fn extremes_stay_finite() {
     for mut engine in [engine(), Engine::cpu()] {
-        // Only the copy, only the softmax, a copy of what is wrong, the better of two bad ones, a softmax that is certain.
+        // Only the copy, only the softmax, a copy of what is wrong, the better of two bad ones, and a softmax that is certain.
         for (t, d, replaced, expected) in [
             (1e4, 1e4, 0, [0.0, 0.0, 0.0]),
             (5.0, -1e4, 0, [5.0, 1.0, 0.0]),

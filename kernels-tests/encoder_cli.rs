@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Documents of sentences in which one word follows from another: what an animal eats.
-fn corpus(folder: &Path) -> String {
+pub fn corpus(folder: &Path) -> String {
     let path = folder.join("animals.txt");
     let eats = [("cat", "fish"), ("dog", "meat"), ("cow", "grass"), ("bear", "honey")];
     let mut text = String::new();
@@ -29,7 +29,7 @@ fn corpus(folder: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn tokenizer(data: &str, folder: &Path, kind: &str) -> String {
+pub fn tokenizer(data: &str, folder: &Path, kind: &str) -> String {
     let path = folder.join(format!("{kind}.json"));
     let path = path.to_str().unwrap().to_owned();
     let vocab = "120";
@@ -53,11 +53,11 @@ fn train(kind: &str, data: &str, tokenizer: &str, out: &Path, steps: usize, more
     command
 }
 
-fn json(text: &str) -> Value {
+pub fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
-fn log(path: &Path) -> Vec<Value> {
+pub fn log(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(json).collect()
 }
 

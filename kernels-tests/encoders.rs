@@ -1,4 +1,4 @@
-//! BERT, DistilBERT and ALBERT against Hugging Face transformers: the fixtures in `fixtures/encoders`, made by its `make.py`.
+//! BERT, DistilBERT, ALBERT and ELECTRA against Hugging Face transformers: the fixtures in `fixtures/encoders`, made by its `make.py`.
 
 use crate::harness::{engine, nmse};
 use serde_json::Value;
@@ -9,7 +9,7 @@ use shaderlm::{
         Albert, AlbertConfig, Config, Head, Inputs, Missing, Mode, Model, Parameter, Rest, Sharing, Text,
         heads::{self, Labels},
     },
-    ops::{HostTensor, IGNORE, OpError, Tensor, TensorType, random::threefry},
+    ops::{self, HostTensor, IGNORE, OpError, Tensor, TensorType, random::threefry},
     train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, Trainer},
 };
 use std::{collections::HashMap, path::PathBuf};
@@ -22,7 +22,7 @@ fn fixture(path: &str) -> PathBuf {
 fn cases() -> Vec<Value> {
     let text = std::fs::read_to_string(fixture("cases.json")).unwrap();
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
-    assert!(cases.len() >= 26);
+    assert!(cases.len() >= 37);
     cases
 }
 
@@ -186,6 +186,10 @@ fn ten_steps_of_adamw() {
                 let text = Text { ids: i[0], keys: Some(i[1]), types: types.then(|| i[2]) };
                 let outputs = heads::outputs(g, &*encoder, head, 2, (false, 1), &text)?;
                 let rest = &i[2 + usize::from(types)..];
+                if head == Head::Replaced {
+                    let labels = ops::hide_labels(g, rest[0], i[1])?;
+                    return Ok(heads::loss(g, &outputs, Labels::Replaced(labels), false)?.into());
+                }
                 let labels = if pairs { Labels::Pair(rest[0], rest[1]) } else { Labels::One(rest[0]) };
                 Ok(heads::loss(g, &outputs, labels, false)?.into())
             };
@@ -207,7 +211,7 @@ fn ten_steps_of_adamw() {
 /// A sentence by itself and in a batch with longer ones.
 #[test]
 fn padding_never_changes_a_result() {
-    for name in ["bert-base-model", "albert-base-model", "distilbert-base-model"] {
+    for name in ["bert-base-model", "albert-base-model", "distilbert-base-model", "electra-base-model"] {
         let model = open(name);
         let parameters = model.parameters(Head::Base).unwrap();
         let run = |rows: usize, time: usize, ids: Vec<u32>, mask: Vec<u32>| {

@@ -24,7 +24,7 @@ fn run(engine: &mut Engine, recompute: bool, options: &PlanOptions) -> (Vec<Vec<
     let mut g = Graph::new();
     let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
     let rng = g.input("rng", TensorType::u32([2]));
-    let model = Gpt2 { config: &config, mode: Mode { dropout: Some(Dropout { rate: 0.2, rng }), recompute } };
+    let model = Gpt2 { config: &config, mode: Mode { dropout: Some(Dropout { rate: 0.2, rng }), recompute, ..Mode::default() } };
     let loss = model.loss(&mut g, ids, targets, None).unwrap();
     let list: Vec<_> =
         parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();

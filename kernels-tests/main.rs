@@ -14,6 +14,8 @@ mod cli;
 mod copy_mixture;
 mod cross_entropy;
 mod dropout;
+mod electra;
+mod electra_cli;
 mod elementwise;
 mod embedding;
 mod embed;

@@ -88,7 +88,7 @@ fn draws_follow_softmax_and_are_the_cpus() {
             for row in (0..rows).filter(|&row| chosen[row] != same[row]) {
                 // The noise's logarithms are rounded otherwise; nothing else may decide between them.
                 let by = margin(&logits, temperature, key, row);
-                assert!(by < 1e-4, "temperature {temperature}, {key:?}, row {row}: other draws, apart by {by}");
+                assert!(by < 1e-4, "temperature {temperature}, {key:?}, row {row}: {} and {}, apart by {by}", chosen[row], same[row]);
             }
             let differing = (0..rows).filter(|&row| chosen[row] != same[row]).count();
             assert!(differing <= 2, "{differing} of {rows} draws are near enough to differ");

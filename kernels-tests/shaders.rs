@@ -43,7 +43,7 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
     let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
     let keys = (rows > 1).then(|| g.input("keys", TensorType::u32(shape)));
     let rng = g.input("rng", TensorType::u32([2]));
-    let model = Gpt2 { config, mode: Mode { dropout: Some(Dropout { rate: dropout, rng }), recompute: rows > 2 } };
+    let model = Gpt2 { config, mode: Mode { dropout: Some(Dropout { rate: dropout, rng }), recompute: rows > 2, ..Mode::default() } };
     let loss = model.loss(g, ids, targets, keys).unwrap();
     let list: Vec<_> =
         parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();

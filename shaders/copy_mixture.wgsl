@@ -24,8 +24,7 @@ struct Params {
 {% endif %}
 const IGNORE = 0xffffffffu;
 
-// 1 - exp(-t) for t >= 0. Below 1/4, where the difference would cancel, by its series up to t^6: the rest is below 5e-8
-// of it.
+// 1 - exp(-t) for t >= 0. Below 1/4, where the difference would cancel, by its series up to t^6: the rest is below 5e-8 of it.
 fn one_minus_exp(t: f32) -> f32 {
     let series = t * (1.0 - 0.5 * t * (1.0 - (1.0 / 3.0) * t * (1.0 - 0.25 * t * (1.0 - 0.2 * t * (1.0 - (1.0 / 6.0) * t)))));
     return select(1.0 - exp_of_negative(t), series, t < 0.25);

@@ -1,5 +1,4 @@
-// The second half of a step of LAMB: x = x - rate * rate_scale * ratio * u in place, where ratio is |x| / |u|, or 1 if
-// either is 0.
+// The second half of a step of LAMB: x = x - rate * rate_scale * ratio * u in place, where ratio is |x| / |u|, or 1 if either is 0.
 // norms: |x| and |u|, of the whole tensors.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}

@@ -1,7 +1,6 @@
 // The first half of a step of LAMB, as google-research/albert's lamb_optimizer.py (no bias correction): moments in place,
 // and the update u = m / (sqrt(v) + eps) + decay * x.
-// DIRECT: x = x - rate * rate_scale * u at once, for parameters whose layer is not adapted.
-// CLIP: the gradient is multiplied by factor.
+// DIRECT: x = x - rate * rate_scale * u at once, for parameters whose layer is not adapted. CLIP: the gradient is multiplied by factor.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}

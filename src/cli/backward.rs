@@ -48,7 +48,7 @@ impl Backward {
         let input = io::Input::read(&self.input, &model, head)?;
 
         let mut g = Graph::new();
-        let mode = Mode { recompute: self.recompute, dropout: None };
+        let mode = Mode { recompute: self.recompute, ..Mode::default() };
         let recording = model.record(&mut g, head, input.inputs(), mode)?;
         let (labels, loss) = recording.loss(&mut g, &model.config, head)?;
         let mut feeds = Vec::new();

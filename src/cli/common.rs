@@ -62,6 +62,11 @@ pub fn words(figures: &std::collections::BTreeMap<String, f64>) -> String {
     figures.iter().map(|(name, value)| format!(", {} {value:.4}", name.replace('_', " "))).collect()
 }
 
+/// Colour is for eyes only (https://no-color.org).
+pub fn colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// Prints a line to standard output. Work that takes long goes on when nobody reads it any more.
 macro_rules! say {
     ($($arg:tt)*) => {{

@@ -2,7 +2,7 @@
 
 use super::{
     CliResult,
-    common::{progress_bar, refuse},
+    common::{colour, progress_bar, refuse},
 };
 use clap::ValueEnum;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use shaderlm::{
 };
 use std::{
     fs,
-    io::{IsTerminal, Write},
+    io::Write,
     path::PathBuf,
 };
 
@@ -156,11 +156,6 @@ pub fn read_documents(files: &[PathBuf], tokenizer: &Tokenizer) -> Result<Docume
     let documents = Documents::read(files, tokenizer, |done| bar.inc(done));
     bar.finish_and_clear();
     Ok(documents?)
-}
-
-/// Colour is for eyes only (https://no-color.org).
-fn colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The pair's label in words.

@@ -22,7 +22,8 @@ use std::io::Write;
 pub struct Fill {
     /// The text, with [MASK] where a word is missing
     text: Vec<String>,
-    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT with a masked-LM head
+    /// A folder, or a repository of the Hub, of a BERT, DistilBERT, ALBERT or ELECTRA generator with a
+    /// masked-LM head
     #[arg(long, value_name = "DIR|REPO")]
     model: String,
     /// Likeliest tokens to show for each mask
@@ -40,7 +41,9 @@ impl Fill {
         if self.top == 0 {
             return refuse("--top 0: must be at least 1");
         }
-        let model = Model::open(&self.model)?;
+        // What `train electra` wrote holds both networks.
+        let inner = std::path::Path::new(&self.model).join("generator");
+        let model = Model::open(if inner.is_dir() { inner.to_str().unwrap_or(&self.model) } else { &self.model })?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;

@@ -45,6 +45,7 @@ impl Input {
             Config::Gpt2(_) | Config::DistilBert(_) => 0,
             Config::Bert(config) => config.type_vocab_size,
             Config::Albert(config) => config.type_vocab_size,
+            Config::Electra(config) => config.type_vocab_size,
         };
         if let Some(values) = input.integers("token_type_ids")? {
             if types == 0 {
@@ -106,7 +107,7 @@ impl Input {
         }
         let tensor = self.file.tensor(name)?;
         let rest = config.rest();
-        let tokens = matches!(config, Config::Gpt2(_)) || matches!(head, Head::MaskedLm | Head::Tokens) || (head == Head::PreTraining && name == "labels");
+        let tokens = matches!(config, Config::Gpt2(_)) || matches!(head, Head::MaskedLm | Head::Tokens | Head::Replaced) || (head == Head::PreTraining && name == "labels");
         let shape = if tokens { vec![batch, time] } else { vec![batch] };
         // A number a text may come as [batch, 1].
         if tensor.shape != shape && tensor.shape != [&shape[..], &[1]].concat() {
@@ -123,7 +124,7 @@ impl Input {
         }
         let limit = match head {
             _ if matches!(config, Config::Gpt2(_)) => config.vocab_size(),
-            Head::NextSentence => 2,
+            Head::NextSentence | Head::Replaced => 2,
             Head::PreTraining if name != "labels" => 2,
             Head::Sequence | Head::Tokens => rest.map_or(2, shaderlm::models::Rest::labels),
             Head::Choice => self.inputs().choices,

@@ -4,6 +4,7 @@ mod backward;
 mod classify;
 mod common;
 mod data;
+mod detect;
 mod devices;
 mod embed;
 mod fill;
@@ -25,7 +26,7 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
 #[command(
     name = "shaderlm",
     version,
-    about = "Trains and runs GPT-2, BERT, DistilBERT and ALBERT on any GPU: hand-written WGSL through Vulkan, Metal or DX12",
+    about = "Trains and runs GPT-2, BERT, DistilBERT, ALBERT and ELECTRA on any GPU: hand-written WGSL through Vulkan, Metal or DX12",
     after_help = "Examples:\n  \
         shaderlm generate \"ROMEO:\" --max-tokens 100\n  \
         echo \"Once upon a time\" | shaderlm generate --model openai-community/gpt2 --temperature 0.8\n  \
@@ -33,6 +34,7 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
         shaderlm tokenizer train --data my.txt --kind wordpiece --vocab 4096 --out tok.json\n  \
         shaderlm train bert --data my.txt --out my-bert --tokenizer tok.json --objective mlm+nsp\n  \
         shaderlm fill \"The king [MASK] unto them.\" --model my-bert\n  \
+        shaderlm detect \"In the beginning God cooked the heaven and the earth.\" --model my-electra\n  \
         shaderlm embed --model sentence-transformers/all-MiniLM-L6-v2 --output vectors.safetensors < lines.txt\n  \
         shaderlm finetune --model my-bert --task classify --data reviews.tsv --out judge\n  \
         shaderlm classify \"A fine film.\" --model judge\n  \
@@ -52,6 +54,7 @@ enum Command {
     Tokenizer(tokenizer::TokenizerCommand),
     Data(data::DataCommand),
     Fill(fill::Fill),
+    Detect(detect::Detect),
     Embed(embed::Embed),
     Forward(forward::Forward),
     Backward(backward::Backward),
@@ -71,6 +74,7 @@ pub fn main() -> i32 {
         Command::Tokenizer(args) => args.run(),
         Command::Data(args) => args.run(),
         Command::Fill(args) => args.run(),
+        Command::Detect(args) => args.run(),
         Command::Embed(args) => args.run(),
         Command::Forward(args) => args.run(),
         Command::Backward(args) => args.run(),

@@ -49,7 +49,11 @@ pub struct Graph {
     layer: Arc<str>,
     block: Option<u32>,
     blocks: u32,
+    rename: Option<Rename>,
 }
+
+/// Gives a variable another name.
+type Rename = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// Kernels number elements in 32 bits.
 fn addressable(shape: &Shape) -> Result<(), OpError> {
@@ -77,6 +81,8 @@ impl Graph {
     /// # Errors
     /// It was recorded with another type.
     pub fn variable(&mut self, name: &str, ty: TensorType) -> Result<Tensor, OpError> {
+        let renamed = self.rename.as_ref().map(|rename| rename(name));
+        let name = renamed.as_deref().unwrap_or(name);
         if let Some(&known) = self.variables.get(name) {
             if *self.ty(known) == ty {
                 return Ok(known);
@@ -107,6 +113,22 @@ impl Graph {
         let result = record(self);
         self.layers.pop();
         self.layer = self.layers.join(".").into();
+        result
+    }
+
+    /// Records with variables by other names: a network beside others in one graph, which shares those of its variables that
+    /// `rename` gives a name of theirs.
+    ///
+    /// # Errors
+    /// Whatever `record` returns.
+    pub fn renamed<T, E>(
+        &mut self,
+        rename: impl Fn(&str) -> String + Send + Sync + 'static,
+        record: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let outer = self.rename.replace(Arc::new(rename));
+        let result = record(self);
+        self.rename = outer;
         result
     }
 

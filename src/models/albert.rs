@@ -28,8 +28,11 @@ const HEADS: HeadNames = HeadNames {
     transform_norm: "predictions.LayerNorm",
     decoder_bias: "predictions.bias",
     pooler: Some("albert.pooler"),
-    pre_classifier: None,
+    before_classes: None,
+    classes: "classifier",
+    before_choice: None,
     pair: "sop_classifier.classifier",
+    detector: None,
 };
 
 /// What a layer projects from the embeddings' width to its own.
@@ -88,6 +91,7 @@ impl Encoder for Albert<'_> {
             positions: c.max_position_embeddings,
             types: c.type_vocab_size,
             act: c.activation().map_err(OpError::new)?,
+            masked_lm_act: c.activation().map_err(OpError::new)?,
             epsilon: c.layer_norm_eps,
             range: c.initializer_range,
         })

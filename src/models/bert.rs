@@ -4,7 +4,7 @@
 //! Shapes: B batch, T time, H width (`hidden_size`), V vocabulary. Weights of linear layers are `[out, in]`, as in PyTorch.
 
 use super::{
-    BertConfig, Encoder, HeadNames, Mode, Parameter, Sizes, Text,
+    BertConfig, Encoder, HeadNames, HiddenAct, Mode, Parameter, Sizes, Text,
     blocks::{Parameters, Qkv, activate, embed, linear, norm},
 };
 use crate::{
@@ -27,34 +27,110 @@ const HEADS: HeadNames = HeadNames {
     transform_norm: "cls.predictions.transform.LayerNorm",
     decoder_bias: "cls.predictions.bias",
     pooler: Some("bert.pooler.dense"),
-    pre_classifier: None,
+    before_classes: None,
+    classes: "classifier",
+    before_choice: None,
     pair: "cls.seq_relationship",
+    detector: None,
 };
 
 impl Bert<'_> {
-    /// x = LayerNorm(x + attention(x)), then LayerNorm(x + feed-forward(x)).
-    fn layer(&self, g: &mut Graph, x: Tensor, layer: usize, qkv: Qkv, keys: Option<Tensor>) -> Result<Tensor, OpError> {
-        let (c, name) = (self.config, layer_name(layer));
-        let h = g.layer("attention", |g| {
-            let h = qkv.attend(g, x, c.num_attention_heads, keys)?;
-            linear(g, h, &format!("{name}.attention.output.dense"), c.hidden_size)
-        })?;
-        let h = self.mode.drop(g, h, 2 * layer + 1)?;
-        let h = ops::add(g, h, x)?;
-        let x = norm(g, h, &format!("{name}.attention.output.LayerNorm"), c.layer_norm_eps)?;
-        let h = g.layer("mlp", |g| {
-            let h = linear(g, x, &format!("{name}.intermediate.dense"), c.intermediate_size)?;
-            let h = activate(g, h, c.activation().map_err(OpError::new)?)?;
-            linear(g, h, &format!("{name}.output.dense"), c.hidden_size)
-        })?;
-        let h = self.mode.drop(g, h, 2 * layer + 2)?;
-        let h = ops::add(g, h, x)?;
-        norm(g, h, &format!("{name}.output.LayerNorm"), c.layer_norm_eps)
+    fn layers(&self) -> Layers {
+        let c = self.config;
+        Layers {
+            name: "bert.encoder.layer",
+            count: c.num_hidden_layers,
+            hidden: c.hidden_size,
+            heads: c.num_attention_heads,
+            intermediate: c.intermediate_size,
+            epsilon: c.layer_norm_eps,
+        }
     }
 }
 
-fn layer_name(layer: usize) -> String {
-    format!("bert.encoder.layer.{layer}")
+/// A BERT's layers, which ELECTRA's networks have too.
+pub(super) struct Layers {
+    /// What the names of their parameters begin with, before the layer's number.
+    pub name: &'static str,
+    /// Number of layers.
+    pub count: usize,
+    /// Width of the residual stream, H.
+    pub hidden: usize,
+    /// Attention heads a layer.
+    pub heads: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate: usize,
+    /// Added to the variance in layer norms.
+    pub epsilon: f32,
+}
+
+impl Layers {
+    /// Adds their parameters.
+    pub fn parameters(&self, all: &mut Parameters) {
+        let h = self.hidden;
+        for layer in 0..self.count {
+            let name = format!("{}.{layer}", self.name);
+            for part in ["query", "key", "value"] {
+                all.linear(&format!("{name}.attention.self.{part}"), h, h);
+            }
+            all.linear(&format!("{name}.attention.output.dense"), h, h);
+            all.norm(&format!("{name}.attention.output.LayerNorm"), h);
+            all.linear(&format!("{name}.intermediate.dense"), h, self.intermediate);
+            all.linear(&format!("{name}.output.dense"), self.intermediate, h);
+            all.norm(&format!("{name}.output.LayerNorm"), h);
+        }
+    }
+
+    /// `x` `[B,T,H]` and what each layer makes of it.
+    pub fn states(
+        &self,
+        g: &mut Graph,
+        mut x: Tensor,
+        keys: Option<Tensor>,
+        act: HiddenAct,
+        mode: &Mode,
+    ) -> Result<Vec<Tensor>, OpError> {
+        let mut states = vec![x];
+        for layer in 0..self.count {
+            x = g.layer(&format!("layer.{layer}"), |g| {
+                let names = ["query", "key", "value"].map(|part| format!("{}.{layer}.attention.self.{part}", self.name));
+                let qkv = Qkv::join(g, names, self.hidden)?;
+                mode.block(g, |g| self.layer(g, x, layer, qkv, keys, act, mode))
+            })?;
+            states.push(x);
+        }
+        Ok(states)
+    }
+
+    /// x = LayerNorm(x + attention(x)), then LayerNorm(x + feed-forward(x)).
+    #[allow(clippy::too_many_arguments)]
+    fn layer(
+        &self,
+        g: &mut Graph,
+        x: Tensor,
+        layer: usize,
+        qkv: Qkv,
+        keys: Option<Tensor>,
+        act: HiddenAct,
+        mode: &Mode,
+    ) -> Result<Tensor, OpError> {
+        let name = format!("{}.{layer}", self.name);
+        let h = g.layer("attention", |g| {
+            let h = qkv.attend(g, x, self.heads, keys)?;
+            linear(g, h, &format!("{name}.attention.output.dense"), self.hidden)
+        })?;
+        let h = mode.drop(g, h, 2 * layer + 1)?;
+        let h = ops::add(g, h, x)?;
+        let x = norm(g, h, &format!("{name}.attention.output.LayerNorm"), self.epsilon)?;
+        let h = g.layer("mlp", |g| {
+            let h = linear(g, x, &format!("{name}.intermediate.dense"), self.intermediate)?;
+            let h = activate(g, h, act)?;
+            linear(g, h, &format!("{name}.output.dense"), self.hidden)
+        })?;
+        let h = mode.drop(g, h, 2 * layer + 2)?;
+        let h = ops::add(g, h, x)?;
+        norm(g, h, &format!("{name}.output.LayerNorm"), self.epsilon)
+    }
 }
 
 impl Encoder for Bert<'_> {
@@ -68,6 +144,7 @@ impl Encoder for Bert<'_> {
             positions: c.max_position_embeddings,
             types: c.type_vocab_size,
             act: c.activation().map_err(OpError::new)?,
+            masked_lm_act: c.activation().map_err(OpError::new)?,
             epsilon: c.layer_norm_eps,
             range: c.initializer_range,
         })
@@ -88,37 +165,18 @@ impl Encoder for Bert<'_> {
         all.table("bert.embeddings.position_embeddings.weight", c.max_position_embeddings, h);
         all.table("bert.embeddings.token_type_embeddings.weight", c.type_vocab_size, h);
         all.norm("bert.embeddings.LayerNorm", h);
-        for layer in 0..c.num_hidden_layers {
-            let name = layer_name(layer);
-            for part in ["query", "key", "value"] {
-                all.linear(&format!("{name}.attention.self.{part}"), h, h);
-            }
-            all.linear(&format!("{name}.attention.output.dense"), h, h);
-            all.norm(&format!("{name}.attention.output.LayerNorm"), h);
-            all.linear(&format!("{name}.intermediate.dense"), h, c.intermediate_size);
-            all.linear(&format!("{name}.output.dense"), c.intermediate_size, h);
-            all.norm(&format!("{name}.output.LayerNorm"), h);
-        }
+        self.layers().parameters(&mut all);
         all.list
     }
 
     fn hidden_states(&self, g: &mut Graph, text: &Text) -> Result<Vec<Tensor>, OpError> {
         let c = self.config;
         let sizes = self.sizes()?;
-        let mut x = g.layer("embeddings", |g| {
+        let x = g.layer("embeddings", |g| {
             let x = embed(g, "bert.embeddings", text, &sizes)?;
             let x = norm(g, x, "bert.embeddings.LayerNorm", c.layer_norm_eps)?;
             self.mode.drop(g, x, 0)
         })?;
-        let mut states = vec![x];
-        for layer in 0..c.num_hidden_layers {
-            x = g.layer(&format!("layer.{layer}"), |g| {
-                let names = ["query", "key", "value"].map(|part| format!("{}.attention.self.{part}", layer_name(layer)));
-                let qkv = Qkv::join(g, names, c.hidden_size)?;
-                self.mode.block(g, |g| self.layer(g, x, layer, qkv, text.keys))
-            })?;
-            states.push(x);
-        }
-        Ok(states)
+        self.layers().states(g, x, text.keys, sizes.act, &self.mode)
     }
 }

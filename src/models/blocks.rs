@@ -87,13 +87,15 @@ pub struct Mode {
     pub dropout: Option<Dropout>,
     /// Recompute each block's activations in the backward pass.
     pub recompute: bool,
+    /// Added to the numbers of dropout's places, so that two networks in one graph drop differently.
+    pub first_place: usize,
 }
 
 impl Mode {
     /// Drops elements of `x` in training; `stream` tells the places where this is done from each other.
     pub(super) fn drop(&self, g: &mut Graph, x: Tensor, stream: usize) -> Result<Tensor, OpError> {
         match self.dropout {
-            Some(Dropout { rate, rng }) if rate > 0.0 => ops::dropout(g, x, rate, stream as u32, rng),
+            Some(Dropout { rate, rng }) if rate > 0.0 => ops::dropout(g, x, rate, (self.first_place + stream) as u32, rng),
             _ => Ok(x),
         }
     }

@@ -4,8 +4,9 @@
 //! Shapes as in `bert.rs`.
 
 use super::{
-    DistilBertConfig, Encoder, HeadNames, Mode, Parameter, Sizes, Text,
+    DistilBertConfig, Encoder, HeadNames, HiddenAct, Mode, Parameter, Sizes, Text,
     blocks::{Parameters, Qkv, activate, embed, linear, norm},
+    encoder::Dense,
 };
 use crate::{
     graph::Graph,
@@ -20,6 +21,9 @@ pub struct DistilBert<'a> {
     pub mode: Mode,
 }
 
+/// What classifiers stand on.
+const BEFORE: Option<Dense> = Some(Dense { name: "pre_classifier", act: HiddenAct::Relu, drops: false });
+
 const HEADS: HeadNames = HeadNames {
     prefix: "distilbert",
     table: "distilbert.embeddings.word_embeddings.weight",
@@ -27,8 +31,11 @@ const HEADS: HeadNames = HeadNames {
     transform_norm: "vocab_layer_norm",
     decoder_bias: "vocab_projector.bias",
     pooler: None,
-    pre_classifier: Some("pre_classifier"),
+    before_classes: BEFORE,
+    classes: "classifier",
+    before_choice: BEFORE,
     pair: "",
+    detector: None,
 };
 
 impl DistilBert<'_> {
@@ -67,6 +74,7 @@ impl Encoder for DistilBert<'_> {
             positions: c.max_position_embeddings,
             types: 0,
             act: c.act().map_err(OpError::new)?,
+            masked_lm_act: c.act().map_err(OpError::new)?,
             epsilon: DistilBertConfig::EPSILON,
             range: c.initializer_range,
         })

@@ -1,7 +1,7 @@
-//! What BERT, DistilBERT and ALBERT have in common, as the heads see them.
+//! What BERT, DistilBERT, ALBERT and ELECTRA have in common, as the heads see them.
 
 use super::{
-    Albert, Bert, Config, DistilBert, Mode, Parameter,
+    Albert, Bert, Config, DistilBert, Electra, Mode, Parameter,
     blocks::{activate, linear, norm, tied_decoder},
     config::HiddenAct,
 };
@@ -36,8 +36,10 @@ pub struct Sizes {
     pub positions: usize,
     /// Number of token types; 0 for none.
     pub types: usize,
-    /// The activation, in the masked-LM head too.
+    /// The activation of the feed-forward layers, and of the detector.
     pub act: HiddenAct,
+    /// The activation of the masked-LM head.
+    pub masked_lm_act: HiddenAct,
     /// Added to the variance in layer norms.
     pub epsilon: f32,
     /// Standard deviation of initial weights.
@@ -58,10 +60,27 @@ pub struct HeadNames {
     pub decoder_bias: &'static str,
     /// The linear layer on the first token, followed by tanh.
     pub pooler: Option<&'static str>,
-    /// The linear layer of classifiers that have no pooler, followed by ReLU.
-    pub pre_classifier: Option<&'static str>,
-    /// The linear layer that judges a pair of segments.
+    /// What a classifier of whole texts stands on, if there is no pooler.
+    pub before_classes: Option<Dense>,
+    /// The linear layer that gives a whole text its class.
+    pub classes: &'static str,
+    /// What the choice between texts stands on, if there is no pooler.
+    pub before_choice: Option<Dense>,
+    /// The linear layer that judges a pair of segments; empty if there is none.
     pub pair: &'static str,
+    /// The linear layers that tell replaced tokens from original ones, with the activation between them.
+    pub detector: Option<[&'static str; 2]>,
+}
+
+/// A linear layer of the same width and its activation, on the first token.
+#[derive(Clone, Copy)]
+pub struct Dense {
+    /// Its name.
+    pub name: &'static str,
+    /// The activation.
+    pub act: HiddenAct,
+    /// Whether there is dropout before it, too.
+    pub drops: bool,
 }
 
 /// An encoder under recording.
@@ -91,6 +110,7 @@ pub fn encoder(config: &Config, mode: Mode) -> Option<Box<dyn Encoder + '_>> {
         Config::Bert(config) => Some(Box::new(Bert { config, mode })),
         Config::DistilBert(config) => Some(Box::new(DistilBert { config, mode })),
         Config::Albert(config) => Some(Box::new(Albert { config, mode })),
+        Config::Electra(config) => Some(Box::new(Electra { config, mode })),
     }
 }
 
@@ -108,26 +128,24 @@ impl dyn Encoder + '_ {
         })
     }
 
-    /// What a classifier of whole texts is put on, `[B,H]`: the pooled first token, with dropout in training.
+    /// What a classifier of whole texts is put on, `[B,H]`, with dropout in training: the pooled first token, or the first
+    /// token through `before`.
     ///
     /// # Errors
     /// Shapes do not fit.
-    pub fn summary(&self, g: &mut Graph, last: Tensor) -> Result<Tensor, OpError> {
-        let sizes = self.sizes()?;
-        let summary = match self.pooled(g, last)? {
-            Some(pooled) => pooled,
-            None => {
+    pub fn summary(&self, g: &mut Graph, last: Tensor, before: Option<Dense>) -> Result<Tensor, OpError> {
+        let (mode, stream) = (self.mode(), 2 * self.sizes()?.layers + 1);
+        let summary = match (self.pooled(g, last)?, before) {
+            (Some(pooled), _) => pooled,
+            (None, Some(Dense { name, act, drops })) => {
                 let first = first_token(g, last)?;
-                match self.heads().pre_classifier {
-                    Some(name) => {
-                        let h = linear(g, first, name, sizes.hidden)?;
-                        ops::relu(g, h)?
-                    }
-                    None => first,
-                }
+                let first = if drops { mode.drop(g, first, stream + 1)? } else { first };
+                let h = linear(g, first, name, self.sizes()?.hidden)?;
+                activate(g, h, act)?
             }
+            (None, None) => first_token(g, last)?,
         };
-        self.mode().drop(g, summary, 2 * sizes.layers + 1)
+        mode.drop(g, summary, stream)
     }
 
     /// Logits of the masked tokens for rows of hidden states, `[.., H] -> [.., V]`: linear, activation, layer norm, and the
@@ -139,7 +157,7 @@ impl dyn Encoder + '_ {
         let (sizes, names) = (self.sizes()?, self.heads());
         g.layer("mlm", |g| {
             let h = linear(g, rows, names.transform, sizes.embedding)?;
-            let h = activate(g, h, sizes.act)?;
+            let h = activate(g, h, sizes.masked_lm_act)?;
             let h = norm(g, h, names.transform_norm, sizes.epsilon)?;
             tied_decoder(g, h, names.table, names.decoder_bias, sizes.vocab)
         })
@@ -152,6 +170,27 @@ impl dyn Encoder + '_ {
     pub fn pair(&self, g: &mut Graph, pooled: Tensor) -> Result<Tensor, OpError> {
         g.layer("pair", |g| linear(g, pooled, self.heads().pair, 2))
     }
+
+    /// For each token the logit of its having been replaced, `[.., H] -> [..]`.
+    ///
+    /// # Errors
+    /// The encoder has no such head.
+    pub fn replaced(&self, g: &mut Graph, last: Tensor) -> Result<Tensor, OpError> {
+        let sizes = self.sizes()?;
+        let [dense, prediction] = self.heads().detector.ok_or_else(no_detector)?;
+        g.layer("detector", |g| {
+            let h = linear(g, last, dense, sizes.hidden)?;
+            let h = activate(g, h, sizes.act)?;
+            let logits = linear(g, h, prediction, 1)?;
+            let shape = g.ty(logits).shape.0.clone();
+            ops::reshape(g, logits, shape[..shape.len() - 1].to_vec())
+        })
+    }
+}
+
+/// Only an ELECTRA tells replaced tokens.
+pub(super) fn no_detector() -> OpError {
+    OpError::new("this kind of model has no head for replaced tokens; an ELECTRA has")
 }
 
 /// The first token of each row, `[B,T,H] -> [B,H]`.

@@ -39,7 +39,7 @@ impl Config {
             Head::Tokens => Some(Task::Tokens),
             Head::Questions => Some(Task::QuestionAnswering),
             Head::Choice => Some(Task::Choice),
-            Head::Base | Head::MaskedLm | Head::PreTraining | Head::NextSentence => None,
+            Head::Base | Head::MaskedLm | Head::PreTraining | Head::NextSentence | Head::Replaced => None,
         }
     }
 
@@ -113,6 +113,30 @@ impl FineTuning<'_> {
         heads::parameters(&*encoder, Head::of_task(self.task), self.labels(), false)
     }
 
+    /// How fast a parameter learns: `decay` to the power of the layers between it and the head (Clark et al. 2020, appendix B,
+    /// and `_get_layer_lrs` of the reference; first in Howard and Ruder 2018). Embeddings are layer 0.
+    ///
+    /// # Errors
+    /// The layers share their parameters, which then stand at no one depth.
+    pub fn layer_rate(&self, name: &str, decay: f32) -> Result<f32, OpError> {
+        if decay == 1.0 {
+            return Ok(1.0);
+        }
+        let encoder = encoder(self.config, Mode::default()).ok_or_else(no_encoder)?;
+        if let Config::Albert(_) = self.config {
+            return Err(OpError::new("the layers of an ALBERT share their parameters, which then learn at one rate"));
+        }
+        let prefix = encoder.heads().prefix;
+        let layer = name.split_once(".layer.").and_then(|(_, rest)| rest.split('.').next()?.parse::<usize>().ok());
+        let head = encoder.sizes()?.layers + 2;
+        let depth = match layer {
+            Some(layer) => layer + 1,
+            None if name.starts_with(prefix) && name.contains(".embeddings") => 0,
+            None => head,
+        };
+        Ok(decay.powi((head - depth) as i32))
+    }
+
     /// Loads `parameters` from `model`, and returns the names of those that begin afresh: those that the file does not have,
     /// and the last layer if it was for another task or other labels.
     ///
@@ -162,7 +186,7 @@ impl FineTuning<'_> {
     /// # Errors
     /// Sequences are longer than the model's context.
     pub fn loss(&self, g: &mut Graph, inputs: &[Tensor], rng: Option<Tensor>) -> Result<Loss, OpError> {
-        let mode = Mode { dropout: rng.map(|rng| Dropout { rate: self.dropout, rng }), recompute: false };
+        let mode = Mode { dropout: rng.map(|rng| Dropout { rate: self.dropout, rng }), ..Mode::default() };
         let encoder = encoder(self.config, mode).ok_or_else(no_encoder)?;
         let types = usize::from(self.has_types());
         let text = Text { ids: inputs[0], types: (types == 1).then(|| inputs[1]), keys: Some(inputs[1 + types]) };

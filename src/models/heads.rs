@@ -3,6 +3,7 @@
 use super::{
     Config, Encoder, Parameter, Text,
     blocks::{Parameters, linear},
+    encoder::{Dense, no_detector},
 };
 use crate::{
     graph::Graph,
@@ -28,10 +29,12 @@ pub enum Head {
     Questions,
     /// One of several texts.
     Choice,
+    /// For each token the logit of its having been replaced: what an ELECTRA is pre-trained for.
+    Replaced,
 }
 
 /// Heads with what transformers' class names end in, and with short names for the command line.
-const NAMES: [(Head, &str, &str); 8] = [
+const NAMES: [(Head, &str, &str); 9] = [
     (Head::Base, "Model", "base"),
     (Head::MaskedLm, "ForMaskedLM", "masked-lm"),
     (Head::PreTraining, "ForPreTraining", "pretraining"),
@@ -40,12 +43,18 @@ const NAMES: [(Head, &str, &str); 8] = [
     (Head::Tokens, "ForTokenClassification", "tokens"),
     (Head::Questions, "ForQuestionAnswering", "qa"),
     (Head::Choice, "ForMultipleChoice", "choice"),
+    (Head::Replaced, "ForPreTraining", "replaced"),
 ];
 
 impl Head {
     /// From a name: `masked-lm`, `ForMaskedLM` or `BertForMaskedLM`.
     pub fn parse(name: &str) -> Option<Self> {
-        let bare = ["Bert", "DistilBert", "Albert"].iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
+        // The class of the same name as the others' that does something else.
+        if name == "ElectraForPreTraining" {
+            return Some(Self::Replaced);
+        }
+        let kinds = ["Bert", "DistilBert", "Albert", "Electra"];
+        let bare = kinds.iter().find_map(|kind| name.strip_prefix(kind)).unwrap_or(name);
         NAMES.iter().find(|(_, suffix, short)| bare == *suffix || name == *short).map(|n| n.0)
     }
 
@@ -61,6 +70,7 @@ impl Head {
             Config::Bert(_) => "Bert",
             Config::DistilBert(_) => "DistilBert",
             Config::Albert(_) => "Albert",
+            Config::Electra(_) => "Electra",
         };
         let suffix = NAMES.iter().find(|n| n.0 == self).map_or("Model", |n| n.1);
         format!("{kind}{suffix}")
@@ -90,7 +100,12 @@ pub fn parameters(encoder: &dyn Encoder, head: Head, labels: usize, pooler: bool
         more.linear(names.transform, sizes.hidden, sizes.embedding);
         more.norm(names.transform_norm, sizes.embedding);
     }
-    if matches!(head, Head::Sequence | Head::Choice) && let Some(name) = names.pre_classifier {
+    let before = match head {
+        Head::Sequence => names.before_classes,
+        Head::Choice => names.before_choice,
+        _ => None,
+    };
+    if let Some(Dense { name, .. }) = before {
         more.linear(name, sizes.hidden, sizes.hidden);
     }
     match head {
@@ -98,9 +113,15 @@ pub fn parameters(encoder: &dyn Encoder, head: Head, labels: usize, pooler: bool
             return Err(OpError::new("this kind of model has no head for pairs of segments"));
         }
         Head::PreTraining | Head::NextSentence => more.linear(names.pair, sizes.hidden, 2),
-        Head::Sequence | Head::Tokens => more.linear("classifier", sizes.hidden, labels),
+        Head::Sequence => more.linear(names.classes, sizes.hidden, labels),
+        Head::Tokens => more.linear("classifier", sizes.hidden, labels),
         Head::Choice => more.linear("classifier", sizes.hidden, 1),
         Head::Questions => more.linear("qa_outputs", sizes.hidden, 2),
+        Head::Replaced => {
+            let [dense, prediction] = names.detector.ok_or_else(no_detector)?;
+            more.linear(dense, sizes.hidden, sizes.hidden);
+            more.linear(prediction, sizes.hidden, 1);
+        }
         Head::Base | Head::MaskedLm => {}
     }
     list.extend(more.list);
@@ -124,6 +145,8 @@ pub enum Labels {
     Pair(Tensor, Tensor),
     /// First and last tokens of answers, `[B]` each.
     Span(Tensor, Tensor),
+    /// 1 for each token that was replaced, else 0, `[B,T]`.
+    Replaced(Tensor),
 }
 
 /// Records an encoder with its head. A [`Head::Choice`] takes the texts of all choices as rows, `choices` to an example.
@@ -153,19 +176,20 @@ pub fn outputs(
             }
         }
         Head::MaskedLm => named.push(("logits", encoder.masked_lm(g, last)?)),
+        Head::Replaced => named.push(("logits", encoder.replaced(g, last)?)),
         Head::PreTraining => {
             named.push(("prediction_logits", encoder.masked_lm(g, last)?));
-            let pooled = encoder.summary(g, last)?;
+            let pooled = encoder.summary(g, last, None)?;
             let name = if names.prefix == "albert" { "sop_logits" } else { "seq_relationship_logits" };
             named.push((name, encoder.pair(g, pooled)?));
         }
         Head::NextSentence => {
-            let pooled = encoder.summary(g, last)?;
+            let pooled = encoder.summary(g, last, None)?;
             named.push(("logits", encoder.pair(g, pooled)?));
         }
         Head::Sequence => {
-            let summary = encoder.summary(g, last)?;
-            named.push(("logits", linear(g, summary, "classifier", labels)?));
+            let summary = encoder.summary(g, last, names.before_classes)?;
+            named.push(("logits", linear(g, summary, names.classes, labels)?));
         }
         Head::Tokens => {
             let last = dropped(g, last)?;
@@ -181,7 +205,7 @@ pub fn outputs(
             }
         }
         Head::Choice => {
-            let summary = encoder.summary(g, last)?;
+            let summary = encoder.summary(g, last, names.before_choice)?;
             let each = linear(g, summary, "classifier", 1)?;
             let rows = g.ty(each).shape.rows();
             named.push(("logits", ops::reshape(g, each, [rows / choices, choices])?));
@@ -191,7 +215,8 @@ pub fn outputs(
 }
 
 /// Records the loss `[]` of a head's outputs, as transformers has it: mean cross-entropy, the sum of two for pre-training, the
-/// mean of two for spans, and the mean squared error for regression.
+/// mean of two for spans, the mean squared error for regression, and
+/// the mean binary cross-entropy for replaced tokens.
 ///
 /// # Errors
 /// The head has no loss, or takes other labels.
@@ -213,6 +238,7 @@ pub fn loss(g: &mut Graph, outputs: &Outputs, labels: Labels, regression: bool) 
             Err(OpError::new("this head has one output, and two kinds of labels were given"))
         }
         Labels::Pair(tokens, pair) => two(g, tokens, pair),
+        Labels::Replaced(labels) => ops::binary_cross_entropy(g, logits[0], labels),
         Labels::Span(start, end) => {
             let sum = two(g, start, end)?;
             ops::scale(g, sum, 0.5)

@@ -150,7 +150,7 @@ impl Model {
         encoder(&self.config, mode).ok_or_else(|| ModelError::Kind {
             place: self.place.clone(),
             kind: self.config.kind(),
-            wanted: "a bert, distilbert or albert",
+            wanted: "a bert, distilbert, albert or electra",
         })
     }
 
@@ -160,13 +160,18 @@ impl Model {
     /// There is no such head, or the file does not say.
     pub fn head(&self, wanted: Option<&str>) -> Result<Head, ModelError> {
         let fail = |reason: String| ModelError::Head { place: self.place.clone(), reason };
-        if let Some(name) = wanted {
-            return Head::parse(name).ok_or_else(|| fail(format!("--head {name} is not known; there are {}", Head::names())));
-        }
-        let name = self.config.architectures().first();
-        let name = name.ok_or_else(|| fail(format!("config.json has no architectures; give --head, one of {}", Head::names())))?;
-        Head::parse(name)
-            .ok_or_else(|| fail(format!("architecture {name:?} in config.json is not supported; give --head, one of {}", Head::names())))
+        let head = if let Some(name) = wanted {
+            Head::parse(name).ok_or_else(|| fail(format!("--head {name} is not known; there are {}", Head::names())))?
+        } else {
+            let name = self.config.architectures().first();
+            let name = name.ok_or_else(|| fail(format!("config.json has no architectures; give --head, one of {}", Head::names())))?;
+            Head::parse(name).ok_or_else(|| {
+                fail(format!("architecture {name:?} in config.json is not supported; give --head, one of {}", Head::names()))
+            })?
+        };
+        // What an ELECTRA is pre-trained for.
+        let electra = matches!(self.config, Config::Electra(_));
+        Ok(if electra && head == Head::PreTraining { Head::Replaced } else { head })
     }
 
     /// Whether the file has the pooler of a bare encoder.
@@ -203,6 +208,7 @@ impl Model {
             Config::Bert(_) => "bert.",
             Config::DistilBert(_) => "distilbert.",
             Config::Albert(_) => "albert.",
+            Config::Electra(_) => "electra.",
         };
         let mut candidates = vec![name.to_owned()];
         candidates.extend(name.strip_prefix(prefix).map(str::to_owned));
@@ -221,27 +227,48 @@ impl Model {
     /// # Errors
     /// A weight is missing, or has another shape or type.
     pub fn upload(&self, engine: &mut Engine, parameters: &[Parameter], missing: Missing) -> Result<Vec<String>, ModelError> {
+        self.upload_as(engine, parameters, missing, &str::to_owned)
+    }
+
+    /// The same, where `variable` tells the name that a parameter has in `engine`.
+    ///
+    /// # Errors
+    /// As [`upload`](Self::upload).
+    pub fn upload_as(
+        &self,
+        engine: &mut Engine,
+        parameters: &[Parameter],
+        missing: Missing,
+        variable: &dyn Fn(&str) -> String,
+    ) -> Result<Vec<String>, ModelError> {
         let mut fresh = Vec::new();
         for (index, parameter) in parameters.iter().enumerate() {
-            let stored = match (self.stored_name(&parameter.name), missing) {
-                (Some(name), _) => self.weights.get(&name)?,
-                (None, Missing::Refuse) => self.weights.get(&parameter.name)?,
+            match (self.stored_name(&parameter.name), missing) {
                 (None, Missing::Initialise(seed)) => {
-                    engine.set(&parameter.name, &fresh_weights(parameter, seed, index))?;
+                    engine.set(&variable(&parameter.name), &fresh_weights(parameter, seed, index))?;
                     fresh.push(parameter.name.clone());
-                    continue;
                 }
-            };
-            if stored.shape != parameter.shape.0 {
-                return Err(ModelError::Weight {
-                    place: self.place.clone(),
-                    name: parameter.name.clone(),
-                    reason: format!("its shape is {:?}, and config.json wants {}", stored.shape, parameter.shape),
-                });
+                _ => engine.set(&variable(&parameter.name), &self.weight(parameter)?)?,
             }
-            engine.set(&parameter.name, &HostTensor::floats(parameter.shape.clone(), stored.to_f32()?))?;
         }
         Ok(fresh)
+    }
+
+    /// The weights of a parameter, as f32.
+    ///
+    /// # Errors
+    /// They are not there, or have another shape or type.
+    pub fn weight(&self, parameter: &Parameter) -> Result<HostTensor<f32>, ModelError> {
+        let name = self.stored_name(&parameter.name).unwrap_or_else(|| parameter.name.clone());
+        let stored = self.weights.get(&name)?;
+        if stored.shape != parameter.shape.0 {
+            return Err(ModelError::Weight {
+                place: self.place.clone(),
+                name: parameter.name.clone(),
+                reason: format!("its shape is {:?}, and config.json wants {}", stored.shape, parameter.shape),
+            });
+        }
+        Ok(HostTensor::floats(parameter.shape.clone(), stored.to_f32()?))
     }
 }
 
@@ -297,9 +324,25 @@ pub fn save(
     tokenizer: Option<&Tokenizer>,
     dtype: StoredType,
 ) -> Result<(), ModelError> {
+    save_as(folder, config, parameters, engine, tokenizer, dtype, &str::to_owned)
+}
+
+/// The same, where `variable` tells the name that a parameter has in `engine`.
+///
+/// # Errors
+/// As [`save`].
+pub fn save_as(
+    folder: &Path,
+    config: &Config,
+    parameters: &[Parameter],
+    engine: &Engine,
+    tokenizer: Option<&Tokenizer>,
+    dtype: StoredType,
+    variable: &dyn Fn(&str) -> String,
+) -> Result<(), ModelError> {
     let mut tensors = Vec::new();
     for parameter in parameters {
-        let Some(value) = engine.get(&parameter.name)? else { continue };
+        let Some(value) = engine.get(&variable(&parameter.name))? else { continue };
         let bytes: Vec<u8> = match dtype {
             StoredType::F16 => value.f().iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
             StoredType::BF16 => value.f().iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),

@@ -103,6 +103,14 @@ impl Recording {
             Head::Sequence if self.regression => Labels::One(label(g, "labels", TensorType::f32([examples]))),
             Head::Sequence => Labels::One(label(g, "labels", texts)),
             Head::PreTraining => Labels::Pair(label(g, "labels", tokens), label(g, pair_label(config), texts)),
+            Head::Replaced => {
+                let labels = label(g, "labels", tokens);
+                // Padding is no token.
+                Labels::Replaced(match self.keys {
+                    Some(keys) => ops::hide_labels(g, labels, keys)?,
+                    None => labels,
+                })
+            }
             Head::Questions => Labels::Span(label(g, "start_positions", texts.clone()), label(g, "end_positions", texts)),
         };
         let loss = heads::loss(g, &self.outputs, given, self.regression)?;

@@ -55,7 +55,7 @@ pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
 pub use optimizer::{AdamW, Sgd, adamw, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
-pub use sample::{Sample, advance, sample};
+pub use sample::{Sample, advance, likeliest, sample};
 pub use softmax::softmax;
 pub use tokens::{hide_labels, only_places, place_tokens, replaced_labels};
 pub use view::{concat, reshape, slice, transpose};

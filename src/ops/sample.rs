@@ -19,6 +19,13 @@ pub struct Sample {
     pub repetition_penalty: f32,
 }
 
+impl Sample {
+    /// A draw from all tokens, without a penalty; with a temperature of 0 the likeliest token.
+    pub fn plain(temperature: f32) -> Self {
+        Self { temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 }
+    }
+}
+
 /// `logits [B,V], rng [2], seen [B,V] or none -> [B]`; updates what was seen.
 #[derive(Debug)]
 struct SampleRows(Sample);
@@ -43,6 +50,15 @@ pub fn sample(
 ) -> Result<Tensor, OpError> {
     let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).collect();
     record_one(g, SampleRows(rule), &inputs)
+}
+
+/// The likeliest token of each row, the first of equals: `logits [B,V] -> [B]` u32.
+///
+/// # Errors
+/// The logits are no matrix.
+pub fn likeliest(g: &mut dyn Recorder, logits: Tensor) -> Result<Tensor, OpError> {
+    let rng = g.fill(TensorType::u32([2]), 0.0);
+    sample(g, logits, None, rng, Sample::plain(0.0))
 }
 
 /// Moves decoding on by a token: `tokens` becomes `chosen` (both `[B]` u32), `positions` `[B]` u32 and the step in `rng`

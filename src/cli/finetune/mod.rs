@@ -9,7 +9,7 @@ use super::{
 };
 use run::{HeldOut, Run};
 use shaderlm::{
-    models::{FineTuning, Mode, Model},
+    models::{Config, FineTuning, Mode, Model},
     train::{
         Optimizer, Schedule, ScheduleShape, Settings,
         tasks::{Columns, Encoder, Target, Task, TaskData},
@@ -17,7 +17,7 @@ use shaderlm::{
 };
 use std::{error::Error, path::PathBuf};
 
-/// Teach a BERT, DistilBERT or ALBERT a task from examples
+/// Teach a BERT, DistilBERT, ALBERT or ELECTRA a task from examples
 ///
 /// FILE has a header and an example a line: `text` and `label` for classify and regress (`sentence1`, `sentence2` and so on for
 /// pairs, as in GLUE); for tokens a word and its label a line, or `tokens` and `labels` in JSON lines; for qa `question`,
@@ -84,6 +84,10 @@ pub struct Finetune {
     /// Decoupled decay of matrices and embeddings
     #[arg(long, value_name = "X", default_value_t = 0.01, value_parser = number_in(0.0, 10.0))]
     weight_decay: f32,
+    /// How much slower each layer learns than the next: 0.8 for small ELECTRAs, 0.9 for large ones as their paper has it, 1 for
+    /// others by default
+    #[arg(long, value_name = "X", value_parser = number_in(0.01, 1.0))]
+    layer_decay: Option<f32>,
     /// Decay of Adam's first moment; SGD's momentum
     #[arg(long, value_name = "X", default_value_t = 0.9, value_parser = number_in(0.0, 0.999_999))]
     beta1: f32,
@@ -164,6 +168,9 @@ impl Finetune {
         let tuning = FineTuning { config: &config, task, rows: batch, choices, time, dropout, pad: special.pad };
         let mut engine = self.device.engine()?;
         let parameters = tuning.parameters().map_err(|e| e.to_string())?;
+        let decay = self.layer_decay.unwrap_or_else(|| default_layer_decay(&config));
+        let rates = parameters.iter().map(|p| tuning.layer_rate(&p.name, decay)).collect::<Result<Vec<_>, _>>();
+        let rates = rates.map_err(|e| format!("--layer-decay {decay}: {e}"))?;
         let fresh = tuning.load(&model, &parameters, &mut engine, self.seed)?;
         if !fresh.is_empty() {
             say!("not in {} (or for other labels) and begun afresh: {}", model.place(), fresh.join(", "));
@@ -172,7 +179,7 @@ impl Finetune {
         let unanswerable = without_answer(&train) > 0;
         let held_out = HeldOut { data: held_out, inputs, null_threshold: unanswerable.then_some(0.0) };
         let settings = self.settings(rows.len(), time);
-        let run = Run { flags: &self, metric, tuning, parameters, tokenizer: &tokenizer, rows, held_out, settings };
+        let run = Run { flags: &self, metric, tuning, parameters, rates, tokenizer: &tokenizer, rows, held_out, settings };
         run.go(&mut engine)?;
         engine.save_pipelines();
         Ok(())
@@ -241,6 +248,15 @@ impl Finetune {
             clip: self.clip,
             seed: self.seed,
         }
+    }
+}
+
+/// The decay of learning rates from layer to layer: what the ELECTRA paper found best (appendix B), and none for others.
+fn default_layer_decay(config: &Config) -> f32 {
+    match config {
+        Config::Electra(config) if config.num_hidden_layers > 12 => 0.9,
+        Config::Electra(_) => 0.8,
+        _ => 1.0,
     }
 }
 

@@ -13,7 +13,7 @@ use shaderlm::{
     ops::Tensor,
     text::Tokenizer,
     train::{
-        Log, Objective, Record, Settings, TrainError, Trainer,
+        Log, Objective, ParameterType, Record, Settings, TrainError, Trainer,
         tasks::{EncodedInput, Lengths, Order, TaskData, TrainingRow, input_logits, judge},
     },
 };
@@ -49,6 +49,8 @@ pub struct Run<'a> {
     pub metric: &'a str,
     pub tuning: FineTuning<'a>,
     pub parameters: Vec<Parameter>,
+    /// What the learning rate of each is multiplied by.
+    pub rates: Vec<f32>,
     pub tokenizer: &'a Tokenizer,
     pub rows: Vec<TrainingRow>,
     pub held_out: HeldOut,
@@ -60,7 +62,8 @@ impl Run<'_> {
     pub fn go(&self, engine: &mut Engine) -> CliResult {
         let Self { flags, metric, tuning, .. } = self;
         let stop = stop_flag()?;
-        let types: Vec<_> = self.parameters.iter().map(Parameter::trained).collect();
+        let slower = |(parameter, &rate): (&Parameter, &f32)| ParameterType { rate, ..parameter.trained() };
+        let types: Vec<_> = self.parameters.iter().zip(&self.rates).map(slower).collect();
         let loss = |g: &mut Graph, inputs: &[Tensor], rng: Option<Tensor>| tuning.loss(g, inputs, rng);
         let objective = Objective { inputs: tuning.inputs(), loss: &loss };
         let mut trainer = Trainer::new(engine, &types, &objective, self.settings.clone())?;

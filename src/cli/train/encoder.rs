@@ -2,12 +2,12 @@
 
 use super::{
     flags::{Defaults, Flags},
-    run::{Figures, Run, Task},
+    run::{Figures, Kept, Run, Task},
 };
 use crate::cli::{
     CliResult,
     common::{number_in, refuse, say},
-    data::{Objective as What, read_documents},
+    data::Objective as What,
 };
 use shaderlm::{
     graph::{Engine, Graph},
@@ -16,13 +16,13 @@ use shaderlm::{
         heads::parameters,
         initialise,
     },
-    ops::{self, HostTensor, IGNORE, OpError, Recorder, Sample, Tensor, TensorType},
+    ops::{self, HostTensor, IGNORE, OpError, Recorder, Tensor, TensorType},
     text::{SpecialTokens, Tokenizer},
     train::{Batch, Documents, Loss, Objective, Outcome, Pairing, PretrainSettings, Pretraining, TrainError, Trainer},
 };
 use std::{collections::BTreeMap, path::PathBuf};
 
-const DEFAULTS: Defaults = Defaults { weight_decay: 0.01, beta2: 0.999, eps: 1e-6 };
+const DEFAULTS: Defaults = Defaults { weight_decay: 0.01, eps: 1e-6, beta2: 0.999, ..Defaults::GPT2 };
 
 /// Train a BERT from scratch, or go on from a folder with --init
 ///
@@ -66,6 +66,10 @@ pub struct TrainAlbert {
     /// Groups of layers that share their parameters
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "init")]
     groups: usize,
+    /// Repeat the --init model's layer so many times: a deep ALBERT learns sooner from a shallow one that has begun to
+    /// (Gong et al. 2019, "Efficient training of BERT by progressively stacking")
+    #[arg(long, value_name = "N", requires = "init")]
+    depth: Option<usize>,
 }
 
 /// What both take.
@@ -144,7 +148,13 @@ impl TrainAlbert {
             return refuse("--objective mlm+nsp: an ALBERT learns sentence order instead, mlm+sop");
         }
         let config = match &init {
-            Some(Model { config: Config::Albert(config), .. }) => config.clone(),
+            Some(Model { config: Config::Albert(config), .. }) => match self.depth {
+                Some(_) if config.num_hidden_groups != 1 => {
+                    return refuse("--depth goes with a model all of whose layers share their parameters");
+                }
+                Some(depth) => AlbertConfig { num_hidden_layers: depth, ..config.clone() },
+                None => config.clone(),
+            },
             Some(other) => return refuse(format!("--init {}: it is a {}, not an albert", other.place(), other.config.kind())),
             None => {
                 let sized = match self.size.as_deref().map(AlbertConfig::named) {
@@ -176,13 +186,6 @@ impl TrainAlbert {
         let config = AlbertConfig { hidden_dropout_prob: flags.dropout, attention_probs_dropout_prob: 0.0, ..config };
         p.run(init.as_ref(), &tokenizer, Config::Albert(config))
     }
-}
-
-/// The likeliest class of each row of logits `[rows, classes]`.
-fn likeliest(g: &mut Graph, logits: Tensor) -> Result<Tensor, OpError> {
-    let rng = g.fill(TensorType::u32([2]), 0.0);
-    let greedy = Sample { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
-    ops::sample(g, logits, None, rng, greedy)
 }
 
 /// Examples of pre-training, and the places of their parts among the inputs and outputs.
@@ -304,7 +307,7 @@ fn guessing(data: &Pretraining, examples: u64) -> f64 {
 
 impl Pretrain {
     fn begin(&self) -> Result<(&Flags, Option<Model>, Tokenizer), Box<dyn std::error::Error>> {
-        self.flags.check()?;
+        self.flags.check("")?;
         let init = self.flags.init()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(model), _) => model.tokenizer()?,
@@ -314,20 +317,6 @@ impl Pretrain {
         // Before the text is read, which may take long.
         let _: SpecialTokens = tokenizer.special_tokens()?;
         Ok((&self.flags, init, tokenizer))
-    }
-
-    /// Training and held-out text.
-    fn documents(&self, tokenizer: &Tokenizer) -> Result<(Documents, Option<Documents>), Box<dyn std::error::Error>> {
-        let flags = &self.flags;
-        let all = read_documents(&flags.data, tokenizer)?;
-        if !flags.eval_data.is_empty() {
-            return Ok((all, Some(read_documents(&flags.eval_data, tokenizer)?)));
-        }
-        if flags.eval_fraction == 0.0 {
-            return Ok((all, None));
-        }
-        let (train, held_out) = all.split(f64::from(flags.eval_fraction));
-        Ok((train, Some(held_out)))
     }
 
     fn run(&self, init: Option<&Model>, tokenizer: &Tokenizer, mut config: Config) -> CliResult {
@@ -349,7 +338,7 @@ impl Pretrain {
             short_probability: self.short_probability,
             ..paper
         };
-        let (train, held_out) = self.documents(tokenizer)?;
+        let (train, held_out) = flags.documents(tokenizer)?;
         let data = format!("{:016x}+{:016x}, {settings:?}", train.fingerprint(), held_out.as_ref().map_or(0, Documents::fingerprint));
         let train = Pretraining::new(train, tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, tokenizer, settings)).transpose()?;
@@ -377,7 +366,7 @@ impl Pretrain {
             None => initialise(&list, &mut engine, flags.seed)?,
         }
         let pair = match pairing {
-            Pairing::Single => None,
+            Pairing::Single | Pairing::Consecutive => None,
             Pairing::NextSentence => Some("nsp"),
             Pairing::SentenceOrder => Some("sop"),
         };
@@ -385,6 +374,7 @@ impl Pretrain {
             let mode = Mode {
                 dropout: rng.map(|rng| Dropout { rate: flags.dropout, rng }),
                 recompute: flags.recompute && rng.is_some(),
+                ..Mode::default()
             };
             let encoder = encoder(&config, mode).ok_or_else(|| OpError::new("it is no encoder"))?;
             let states = encoder.hidden_states(g, &Text { ids: i[0], types: Some(i[1]), keys: Some(i[2]) })?;
@@ -395,14 +385,14 @@ impl Pretrain {
             let picked = ops::embedding(g, rows, i[3])?;
             let logits = encoder.masked_lm(g, picked)?;
             let mlm = ops::cross_entropy(g, logits, i[4], IGNORE)?;
-            let mut others = vec![likeliest(g, logits)?, mlm];
+            let mut others = vec![ops::likeliest(g, logits)?, mlm];
             if pair.is_none() {
                 return Ok(Loss { loss: mlm, others });
             }
-            let pooled = encoder.summary(g, last)?;
+            let pooled = encoder.summary(g, last, None)?;
             let logits = encoder.pair(g, pooled)?;
             let order = ops::cross_entropy(g, logits, i[5], IGNORE)?;
-            others.extend([likeliest(g, logits)?, order]);
+            others.extend([ops::likeliest(g, logits)?, order]);
             Ok(Loss { loss: ops::add(g, mlm, order)?, others })
         };
         let text = TensorType::u32([flags.batch, context]);
@@ -418,7 +408,9 @@ impl Pretrain {
             inputs.push(("pair_labels", TensorType::u32([flags.batch])));
         }
         let task = Examples { flags, train: &train, held_out: held_out.as_ref(), eval_batches, pair };
-        Run { flags, config: &config, parameters: &list, tokenizer, settings: flags.settings(context, &DEFAULTS), data }
+        let model = Kept { folder: "", config: &config, parameters: &list, variable: &str::to_owned };
+        let settings = flags.settings(context, &DEFAULTS);
+        Run { flags, models: vec![model], parameters: &list, tokenizer, settings, data }
             .go(&mut engine, &Objective { inputs, loss: &loss }, &task)
     }
 }

@@ -3,13 +3,14 @@
 use crate::cli::{
     CliResult,
     common::{DeviceArgs, number_in, refuse},
+    data::read_documents,
 };
 use clap::{ArgAction, ValueEnum};
 use shaderlm::{
     checkpoint::StoredType,
     models::{Config, Model},
     text::Tokenizer,
-    train::{Optimizer, Schedule, ScheduleShape, Settings},
+    train::{Documents, Optimizer, Schedule, ScheduleShape, Settings},
 };
 use std::path::{Path, PathBuf};
 
@@ -70,18 +71,18 @@ pub struct Flags {
     /// The rule that moves the weights
     #[arg(long, value_enum, default_value_t = Optimizer::Adamw)]
     pub optimizer: Optimizer,
-    /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 1e-3, value_parser = number_in(0.0, 100.0))]
-    pub lr: f32,
-    /// Last learning rate; a tenth of --lr by default
+    /// Highest learning rate; by default 1e-3, and 5e-4 for an ELECTRA
+    #[arg(long, value_name = "RATE", value_parser = number_in(0.0, 100.0))]
+    pub lr: Option<f32>,
+    /// Last learning rate; by default a tenth of --lr, and 0 for an ELECTRA
     #[arg(long, value_name = "RATE", value_parser = number_in(0.0, 100.0))]
     pub min_lr: Option<f32>,
     /// Steps in which the rate rises from 0
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub warmup: usize,
-    /// What follows the warm-up
-    #[arg(long, value_enum, default_value_t = ScheduleShape::Cosine)]
-    pub schedule: ScheduleShape,
+    /// What follows the warm-up; by default cosine, and linear for an ELECTRA
+    #[arg(long, value_enum)]
+    pub schedule: Option<ScheduleShape>,
     /// Decoupled decay of matrices and embeddings; by default 0.1 for a GPT-2 and 0.01 for the others
     #[arg(long, value_name = "X", value_parser = number_in(0.0, 10.0))]
     pub weight_decay: Option<f32>,
@@ -139,20 +140,38 @@ pub struct Flags {
 
 /// Settings whose defaults differ from model to model.
 pub struct Defaults {
+    pub lr: f32,
+    /// The last learning rate as a part of the highest.
+    pub last: f32,
+    pub schedule: ScheduleShape,
     pub weight_decay: f32,
     pub beta2: f32,
     pub eps: f32,
+    pub bias_correction: bool,
+}
+
+impl Defaults {
+    pub const GPT2: Self = Self {
+        lr: 1e-3,
+        last: 0.1,
+        schedule: ScheduleShape::Cosine,
+        weight_decay: 0.1,
+        beta2: 0.99,
+        eps: 1e-8,
+        bias_correction: true,
+    };
 }
 
 impl Flags {
-    /// Refuses zeros where there must be something, and a folder that holds another run.
-    pub fn check(&self) -> CliResult {
+    /// Refuses zeros where there must be something, and a folder that holds another run. `model` is the model's folder below
+    /// --out.
+    pub fn check(&self, model: &str) -> CliResult {
         for (flag, value) in [("--batch", self.batch), ("--accumulate", self.accumulate), ("--steps", self.steps)] {
             if value == 0 {
                 return refuse(format!("{flag} 0: must be at least 1"));
             }
         }
-        self.check_folder(&self.state_file())
+        self.check_folder(&self.state_file(), &self.out.join(model).join("model.safetensors"))
     }
 
     /// Where the state of the run is kept.
@@ -161,12 +180,12 @@ impl Flags {
     }
 
     /// Refuses to write over what --out holds.
-    fn check_folder(&self, state_file: &Path) -> CliResult {
+    fn check_folder(&self, state_file: &Path, model: &Path) -> CliResult {
         let place = self.out.display();
         if self.overwrite {
             return Ok(());
         }
-        match (state_file.exists(), self.out.join("model.safetensors").exists()) {
+        match (state_file.exists(), model.exists()) {
             (true, _) if !self.resume => refuse(format!(
                 "--out {place}: it holds a run already; give --resume to go on with it, --overwrite to replace it, or another folder"
             )),
@@ -181,6 +200,19 @@ impl Flags {
     /// The --init model.
     pub fn init(&self) -> Result<Option<Model>, Box<dyn std::error::Error>> {
         Ok(self.init.as_deref().map(Model::open).transpose()?)
+    }
+
+    /// Training and held-out text, for encoders.
+    pub fn documents(&self, tokenizer: &Tokenizer) -> Result<(Documents, Option<Documents>), Box<dyn std::error::Error>> {
+        let all = read_documents(&self.data, tokenizer)?;
+        if !self.eval_data.is_empty() {
+            return Ok((all, Some(read_documents(&self.eval_data, tokenizer)?)));
+        }
+        if self.eval_fraction == 0.0 {
+            return Ok((all, None));
+        }
+        let (train, held_out) = all.split(f64::from(self.eval_fraction));
+        Ok((train, Some(held_out)))
     }
 
     /// Rows of the token table.
@@ -203,15 +235,16 @@ impl Flags {
     }
 
     pub fn settings(&self, context: usize, defaults: &Defaults) -> Settings {
+        let peak = self.lr.unwrap_or(defaults.lr);
         Settings {
             batch: self.batch,
             accumulate: self.accumulate,
             context,
             optimizer: self.optimizer,
             schedule: Schedule {
-                shape: self.schedule,
-                peak: self.lr,
-                min: self.min_lr.unwrap_or(self.lr / 10.0),
+                shape: self.schedule.unwrap_or(defaults.schedule),
+                peak,
+                min: self.min_lr.unwrap_or(peak * defaults.last),
                 warmup: self.warmup,
                 steps: self.steps,
             },
@@ -219,8 +252,8 @@ impl Flags {
             beta1: self.beta1,
             beta2: self.beta2.unwrap_or(defaults.beta2),
             eps: self.eps.unwrap_or(defaults.eps),
-            bias_correction: true,
             clip: self.clip,
+            bias_correction: defaults.bias_correction,
             seed: self.seed,
         }
     }

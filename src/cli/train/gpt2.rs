@@ -2,7 +2,7 @@
 
 use super::{
     flags::{Defaults, Flags},
-    run::{Figures, Run, Task},
+    run::{Figures, Kept, Run, Task},
 };
 use crate::cli::{CliResult, common::refuse};
 use shaderlm::{
@@ -39,7 +39,7 @@ pub struct TrainGpt2 {
     size: Option<String>,
 }
 
-const DEFAULTS: Defaults = Defaults { weight_decay: 0.1, beta2: 0.99, eps: 1e-8 };
+const DEFAULTS: Defaults = Defaults::GPT2;
 
 /// Text between files, where the tokenizer has a token for it.
 fn encode_all(tokenizer: &Tokenizer, texts: &[String]) -> Result<Vec<u32>, Box<dyn std::error::Error>> {
@@ -89,7 +89,7 @@ impl Task for NextTokens<'_> {
 impl TrainGpt2 {
     pub fn run(self) -> CliResult {
         let flags = &self.flags;
-        flags.check()?;
+        flags.check("")?;
         let init = flags.init()?;
         let texts = read_texts(&flags.data)?;
         let eval_texts = read_texts(&flags.eval_data)?;
@@ -112,6 +112,7 @@ impl TrainGpt2 {
             let mode = Mode {
                 dropout: rng.map(|rng| Dropout { rate: flags.dropout, rng }),
                 recompute: flags.recompute && rng.is_some(),
+                ..Mode::default()
             };
             Ok(Gpt2 { config: &gpt2, mode }.loss(g, inputs[0], inputs[1], None)?.into())
         };
@@ -120,7 +121,7 @@ impl TrainGpt2 {
             NextTokens { flags, context, held_out: windows(&corpus.held_out, context, context, flags.batch), corpus: &corpus };
         Run {
             flags,
-            config: &config,
+            models: vec![Kept { folder: "", config: &config, parameters: &list, variable: &str::to_owned }],
             parameters: &list,
             tokenizer: &tokenizer,
             settings: flags.settings(context, &DEFAULTS),

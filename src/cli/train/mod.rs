@@ -1,5 +1,6 @@
 //! `shaderlm train`
 
+mod electra;
 mod encoder;
 mod flags;
 mod gpt2;
@@ -20,6 +21,7 @@ enum What {
     Gpt2(Box<gpt2::TrainGpt2>),
     Bert(Box<encoder::TrainBert>),
     Albert(Box<encoder::TrainAlbert>),
+    Electra(Box<electra::TrainElectra>),
 }
 
 impl Train {
@@ -28,6 +30,7 @@ impl Train {
             What::Gpt2(args) => args.run(),
             What::Bert(args) => args.run(),
             What::Albert(args) => args.run(),
+            What::Electra(args) => args.run(),
         }
     }
 }

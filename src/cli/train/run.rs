@@ -8,7 +8,7 @@ use crate::cli::{
 use shaderlm::{
     checkpoint::remove_leftovers,
     graph::Engine,
-    models::{Config, Parameter, save},
+    models::{Config, Parameter, save_as},
     text::Tokenizer,
     train::{Batch, Log, Objective, Outcome, Record, Settings, TrainError, Trainer, load_state, save_state},
 };
@@ -38,10 +38,22 @@ pub trait Task {
     ) -> Result<Option<(f64, Figures)>, TrainError>;
 }
 
-/// A run about to begin: the model's weights are in the engine.
+/// A model that a run keeps, as a folder.
+pub struct Kept<'a> {
+    /// Below --out; empty for --out itself.
+    pub folder: &'static str,
+    pub config: &'a Config,
+    /// By Hugging Face's names.
+    pub parameters: &'a [Parameter],
+    /// The engine's name of a parameter.
+    pub variable: &'a dyn Fn(&str) -> String,
+}
+
+/// A run about to begin: the models' weights are in the engine.
 pub struct Run<'a> {
     pub flags: &'a Flags,
-    pub config: &'a Config,
+    pub models: Vec<Kept<'a>>,
+    /// All that is trained, by the engine's names.
     pub parameters: &'a [Parameter],
     pub tokenizer: &'a Tokenizer,
     pub settings: Settings,
@@ -52,8 +64,9 @@ pub struct Run<'a> {
 impl Run<'_> {
     /// Everything that the losses depend on.
     fn fingerprint(&self) -> String {
-        let shape = self.config.to_json().map(|v| v.to_string()).unwrap_or_default();
-        format!("{shape}, dropout {}, data {}, {:?}", self.flags.dropout, self.data, self.settings)
+        let shape = |model: &Kept<'_>| model.config.to_json().map(|v| v.to_string()).unwrap_or_default();
+        let shapes = self.models.iter().map(shape).collect::<Vec<_>>().join(", ");
+        format!("{shapes}, dropout {}, data {}, {:?}", self.flags.dropout, self.data, self.settings)
     }
 
     /// Trains to the end, or until Ctrl-C.
@@ -73,12 +86,13 @@ impl Run<'_> {
         // a run that does not begin.
         let log = Log::open(flags.log.as_deref(), first)?;
         std::fs::create_dir_all(&flags.out).map_err(|e| format!("--out {}: {e}", flags.out.display()))?;
+        self.models.iter().for_each(|model| remove_leftovers(&flags.out.join(model.folder)));
         remove_leftovers(&flags.out);
         if first == 0 {
             // The state of a run that is overwritten goes first, so that --resume never mixes two runs.
             self.save_state(engine, &trainer, 0)?;
         }
-        self.save_model(engine)?;
+        self.save_models(engine)?;
         if flags.stats {
             self.print_stats(engine, &trainer);
         }
@@ -92,7 +106,7 @@ impl Run<'_> {
         eprintln!(
             "{} on {}: {} parameters, {} dispatches in {} submissions a step, {:.3} GFLOP; {} bytes of activations planned, \
              {} bytes in the arena, {} bytes of parameters and optimizer state",
-            self.config.kind(),
+            self.models.iter().map(|model| model.config.kind()).next().unwrap_or_default(),
             engine.device_name(),
             self.parameters.iter().map(|p| p.shape.elements()).sum::<usize>(),
             s.dispatches,
@@ -162,7 +176,7 @@ impl Run<'_> {
             let stopping = stop.load(Ordering::SeqCst);
             if due(flags.save_every) || stopping {
                 self.save_state(engine, trainer, done)?;
-                self.save_model(engine)?;
+                self.save_models(engine)?;
                 saved = Some(done);
             }
             if stopping {
@@ -186,8 +200,13 @@ impl Run<'_> {
         Ok(save_state(&self.flags.state_file(), engine, &names, step, &self.fingerprint())?)
     }
 
-    fn save_model(&self, engine: &Engine) -> CliResult {
+    fn save_models(&self, engine: &Engine) -> CliResult {
         let flags = self.flags;
-        Ok(save(&flags.out, self.config, self.parameters, engine, Some(self.tokenizer), flags.dtype.into())?)
+        for Kept { folder, config, parameters, variable } in &self.models {
+            let place = flags.out.join(folder);
+            std::fs::create_dir_all(&place).map_err(|e| format!("--out {}: {e}", place.display()))?;
+            save_as(&place, config, parameters, engine, Some(self.tokenizer), flags.dtype.into(), variable)?;
+        }
+        Ok(())
     }
 }

@@ -3,11 +3,13 @@
 mod albert;
 mod bert;
 mod distilbert;
+mod electra;
 mod gpt2;
 
 pub use albert::{AlbertConfig, Sharing};
 pub use bert::BertConfig;
 pub use distilbert::DistilBertConfig;
+pub use electra::ElectraConfig;
 pub use gpt2::Gpt2Config;
 
 use crate::ops::Gelu;
@@ -39,10 +41,12 @@ pub enum Config {
     DistilBert(DistilBertConfig),
     /// `albert`
     Albert(AlbertConfig),
+    /// `electra`
+    Electra(ElectraConfig),
 }
 
 /// Values of `model_type` that are known.
-const KINDS: &str = "\"gpt2\", \"bert\", \"distilbert\" and \"albert\"";
+const KINDS: &str = "\"gpt2\", \"bert\", \"distilbert\", \"albert\" and \"electra\"";
 
 impl Config {
     /// Reads and checks a parsed `config.json`.
@@ -71,6 +75,7 @@ impl Config {
             Some("bert") => read(value).map(Self::Bert),
             Some("distilbert") => read(value).map(Self::DistilBert),
             Some("albert") => read(value).map(Self::Albert),
+            Some("electra") => read(value).map(Self::Electra),
             Some(other) => Err(format!("model_type is {other:?}; {KINDS} are supported")),
             None => Err(format!("there is no \"model_type\"; {KINDS} are supported")),
         };
@@ -89,6 +94,7 @@ impl Config {
             Self::Bert(c) => c.check(),
             Self::DistilBert(c) => c.check(),
             Self::Albert(c) => c.check(),
+            Self::Electra(c) => c.check(),
         }
     }
 
@@ -102,6 +108,7 @@ impl Config {
             Self::Bert(c) => serde_json::to_value(c),
             Self::DistilBert(c) => serde_json::to_value(c),
             Self::Albert(c) => serde_json::to_value(c),
+            Self::Electra(c) => serde_json::to_value(c),
         }?;
         // 0.02, where the f32 nearest to it would be written with the digits of an f64.
         for field in value.as_object_mut().into_iter().flat_map(Map::values_mut) {
@@ -122,6 +129,7 @@ impl Config {
             Self::Bert(_) => "bert",
             Self::DistilBert(_) => "distilbert",
             Self::Albert(_) => "albert",
+            Self::Electra(_) => "electra",
         }
     }
 
@@ -132,6 +140,7 @@ impl Config {
             Self::Bert(c) => c.vocab_size,
             Self::DistilBert(c) => c.vocab_size,
             Self::Albert(c) => c.vocab_size,
+            Self::Electra(c) => c.vocab_size,
         }
     }
 
@@ -142,6 +151,7 @@ impl Config {
             Self::Bert(c) => c.max_position_embeddings,
             Self::DistilBert(c) => c.max_position_embeddings,
             Self::Albert(c) => c.max_position_embeddings,
+            Self::Electra(c) => c.max_position_embeddings,
         }
     }
 
@@ -152,6 +162,7 @@ impl Config {
             Self::Bert(c) => &c.rest.architectures,
             Self::DistilBert(c) => &c.rest.architectures,
             Self::Albert(c) => &c.rest.architectures,
+            Self::Electra(c) => &c.rest.architectures,
         }
     }
 
@@ -162,6 +173,7 @@ impl Config {
             Self::Bert(c) => Some(&c.rest),
             Self::DistilBert(c) => Some(&c.rest),
             Self::Albert(c) => Some(&c.rest),
+            Self::Electra(c) => Some(&c.rest),
         }
     }
 
@@ -172,6 +184,7 @@ impl Config {
             Self::Bert(c) => Some(&mut c.rest),
             Self::DistilBert(c) => Some(&mut c.rest),
             Self::Albert(c) => Some(&mut c.rest),
+            Self::Electra(c) => Some(&mut c.rest),
         }
     }
 }

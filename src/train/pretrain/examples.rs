@@ -1,6 +1,6 @@
 //! Examples and batches of them.
 
-use super::{Documents, Pairing, PretrainSettings, Stream, masking::Masking, segments::{Instance, plan}};
+use super::{Documents, MaskRule, Pairing, PretrainSettings, Stream, masking::Masking, segments::{Instance, plan}};
 use crate::{
     ops::IGNORE,
     text::{SpecialTokens, Tokenizer},
@@ -14,14 +14,14 @@ use std::{
 /// The purpose of the random streams that mask.
 const MASKS: u32 = 0x5E63;
 
-/// A sequence to learn from: `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]` without pairing.
+/// A sequence to learn from: `[CLS] a [SEP] b [SEP]`, or `[CLS] a [SEP]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
     /// `[length]`, masked, not filled up.
     pub ids: Vec<u32>,
     /// `[length]`: 0 for the first segment, 1 for the second.
     pub token_types: Vec<u32>,
-    /// Where tokens are predicted, ascending.
+    /// Where tokens are predicted, ascending; a place that ELECTRA's rule drew twice is there twice.
     pub masked_positions: Vec<u32>,
     /// What stood there.
     pub masked_labels: Vec<u32>,
@@ -32,8 +32,10 @@ pub struct Example {
 /// Examples as rows of equal length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PretrainBatch {
-    /// `[batch * context]`, filled up with `[PAD]`.
+    /// `[batch * context]`, masked, filled up with `[PAD]`.
     pub ids: Vec<u32>,
+    /// `[batch * context]`: the same before it was masked.
+    pub original_ids: Vec<u32>,
     /// `[batch * context]`, 0 where filled up.
     pub token_types: Vec<u32>,
     /// `[batch * context]`: 1 for text, 0 where filled up.
@@ -117,13 +119,18 @@ impl Pretraining {
     /// The example with a running index over all epochs.
     pub fn example(&self, index: u64) -> Example {
         let (mut ids, second, pair_label, mut stream) = self.text(index);
-        let spans = self.masking.spans(&self.tokenizer, &ids, &mut stream);
-        let (masked_positions, masked_labels) = self.masking.apply(&mut ids, &spans, &mut stream);
+        let (masked_positions, masked_labels) = match self.settings.mask_rule {
+            MaskRule::Bert => {
+                let spans = self.masking.spans(&self.tokenizer, &ids, &mut stream);
+                self.masking.apply(&mut ids, &spans, &mut stream)
+            }
+            MaskRule::Electra { replacement } => self.masking.electra(&mut ids, replacement, &mut stream),
+        };
         let token_types = (0..ids.len()).map(|at| u32::from(at >= second)).collect();
         Example { ids, token_types, masked_positions, masked_labels, pair_label }
     }
 
-    /// The n-grams of an example that are predicted, as places in its ids, in the order in which they were drawn.
+    /// The n-grams of an example that BERT's rule predicts, as places in its ids, in the order in which they were drawn.
     pub fn spans(&self, index: u64) -> Vec<Range<usize>> {
         let (ids, _, _, mut stream) = self.text(index);
         self.masking.spans(&self.tokenizer, &ids, &mut stream)
@@ -134,6 +141,7 @@ impl Pretraining {
         let (context, most) = (self.settings.context, self.settings.max_predictions);
         let mut batch = PretrainBatch {
             ids: vec![self.special.pad; rows * context],
+            original_ids: vec![self.special.pad; rows * context],
             token_types: vec![0; rows * context],
             attention_mask: vec![0; rows * context],
             masked_positions: vec![0; rows * most],
@@ -145,11 +153,13 @@ impl Pretraining {
             let length = example.ids.len();
             let (start, slot) = (row * context, row * most);
             batch.ids[start..start + length].copy_from_slice(&example.ids);
+            batch.original_ids[start..start + length].copy_from_slice(&example.ids);
             batch.token_types[start..start + length].copy_from_slice(&example.token_types);
             batch.attention_mask[start..start + length].fill(1);
             for (i, (&at, &label)) in example.masked_positions.iter().zip(&example.masked_labels).enumerate() {
                 batch.masked_positions[slot + i] = start as u32 + at;
                 batch.masked_labels[slot + i] = label;
+                batch.original_ids[start + at as usize] = label;
             }
             batch.pair_labels[row] = example.pair_label.unwrap_or(IGNORE);
         }
@@ -165,7 +175,7 @@ impl Pretraining {
         ids.extend(&tokens[instance.first.clone()]);
         ids.push(self.special.sep);
         let second = ids.len();
-        if instance.label.is_some() {
+        if instance.label.is_some() || !instance.second.is_empty() {
             ids.extend(&tokens[instance.second.clone()]);
             ids.push(self.special.sep);
         }

@@ -1,6 +1,6 @@
 //! Which tokens are hidden, and by what (Devlin et al. 2019, section 3.1; Lan et al. 2020, section 4.1; the reference is
 //! `create_masked_lm_predictions` in google-research/albert's create_pretraining_data.py, and with single tokens the function
-//! of that name in google-research/bert).
+//! of that name in google-research/bert; for ELECTRA `mask` in google-research/electra's pretrain_helpers.py).
 //!
 //! It differs from the reference where that is a slip: special tokens (`[UNK]` too) are never masked and never put in as
 //! random ones, an n-gram does not reach over `[SEP]`, and near a segment's end only lengths that fit are drawn.
@@ -113,5 +113,29 @@ impl Masking {
             }
         }
         (places.into_iter().map(|at| at as u32).collect(), labels)
+    }
+
+    /// Hides single tokens by ELECTRA's rule: 85 % become `[MASK]`, the others stay. Returns their places, in ascending
+    /// order, and what stood there. With `replacement` a place may be drawn, and then returned, more than once; it becomes
+    /// `[MASK]` if either draw says so.
+    pub fn electra(&self, ids: &mut [u32], replacement: bool, stream: &mut Stream) -> (Vec<u32>, Vec<u32>) {
+        let mut candidates: Vec<u32> = (0..ids.len() as u32).filter(|&at| !self.special.contains(ids[at as usize])).collect();
+        let wanted = if candidates.is_empty() { 0 } else { self.budget(ids.len()) };
+        let mut places = Vec::with_capacity(wanted);
+        for _ in 0..wanted {
+            if candidates.is_empty() {
+                break;
+            }
+            let at = stream.below(candidates.len());
+            places.push(if replacement { candidates[at] } else { candidates.swap_remove(at) });
+        }
+        places.sort_unstable();
+        let labels = places.iter().map(|&at| ids[at as usize]).collect();
+        for &at in &places {
+            if stream.chance(0.85) {
+                ids[at as usize] = self.special.mask;
+            }
+        }
+        (places, labels)
     }
 }

@@ -1,4 +1,4 @@
-//! What BERT and ALBERT learn from: masked tokens, and pairs of segments.
+//! What BERT, ALBERT and ELECTRA learn from: masked tokens, and pairs of segments.
 //!
 //! [`Documents`] is text, [`Pretraining`] makes examples of it as they are asked for; nothing is written to disk.
 
@@ -23,6 +23,20 @@ pub enum Pairing {
     NextSentence,
     /// Whether two consecutive segments are in order or swapped (ALBERT).
     SentenceOrder,
+    /// Nothing: there are two consecutive segments in order, or now and then one only (ELECTRA).
+    Consecutive,
+}
+
+/// How tokens are hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MaskRule {
+    /// 80 % become `[MASK]`, 10 % a random token, 10 % stay (Devlin et al. 2019, section 3.1).
+    Bert,
+    /// 85 % become `[MASK]`, 15 % stay (google-research/electra's `pretrain_helpers.mask`).
+    Electra {
+        /// Whether a place may be drawn twice, as in the reference; it is then predicted twice.
+        replacement: bool,
+    },
 }
 
 /// How examples are made.
@@ -40,6 +54,8 @@ pub struct PretrainSettings {
     pub ngrams: usize,
     /// Mask whole words instead of tokens.
     pub whole_words: bool,
+    /// How tokens are hidden. ELECTRA's rule knows neither words nor n-grams.
+    pub mask_rule: MaskRule,
     /// How often an example is made shorter than it could be.
     pub short_probability: f32,
     /// Seed of all choices.
@@ -57,8 +73,21 @@ impl PretrainSettings {
             max_predictions: 20,
             ngrams: if albert { 3 } else { 1 },
             whole_words: albert,
+            mask_rule: MaskRule::Bert,
             short_probability: 0.1,
             seed,
+        }
+    }
+
+    /// As in the ELECTRA paper: `probability` of single tokens, 0.15 (0.25 for large models), drawn with replacement, all of
+    /// which are predicted.
+    pub fn electra(context: usize, probability: f32, seed: u32) -> Self {
+        Self {
+            mask_probability: probability,
+            // As the reference rounds.
+            max_predictions: (((probability + 0.005) * context as f32) as usize).max(1),
+            mask_rule: MaskRule::Electra { replacement: true },
+            ..Self::of_paper(Pairing::Consecutive, context, seed)
         }
     }
 

@@ -16,6 +16,10 @@ use crate::text::Tokenizer;
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::ops::Range;
 
+/// How often consecutive segments are left as one (`create_example` in build_pretraining_dataset.py of
+/// google-research/electra).
+const UNDIVIDED: f64 = 0.1;
+
 /// Purposes of random streams, so that they differ.
 const CHUNKS: u32 = 0x5E61;
 const ORDER: u32 = 0x5E62;
@@ -24,7 +28,7 @@ const ORDER: u32 = 0x5E62;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Instance {
     pub first: Range<usize>,
-    /// Empty without pairing.
+    /// Empty where there is one segment only.
     pub second: Range<usize>,
     /// Next sentence: 1 if the second segment is random; sentence order: 1 if they are swapped.
     pub label: Option<u32>,
@@ -56,7 +60,7 @@ impl Planner<'_> {
     fn document(mut self) -> Vec<Instance> {
         match self.settings.pairing {
             Pairing::Single => self.singles(),
-            Pairing::NextSentence | Pairing::SentenceOrder => self.pairs(),
+            Pairing::NextSentence | Pairing::SentenceOrder | Pairing::Consecutive => self.pairs(),
         }
     }
 
@@ -115,6 +119,11 @@ impl Planner<'_> {
     /// An example from a chunk of sentences, and how many of them it used up.
     fn pair(&mut self, chunk: Range<usize>, target: usize) -> (Option<Instance>, usize) {
         let text = self.tokens(chunk.clone());
+        if self.settings.pairing == Pairing::Consecutive && (chunk.len() == 1 || self.stream.chance(UNDIVIDED)) {
+            // One [SEP] less.
+            let end = text.end.min(text.start + self.settings.text_tokens() + 1);
+            return (Some(Instance { first: text.start..end, second: end..end, label: None }), chunk.len());
+        }
         let within = chunk.len() == 1;
         let (middle, before) = if within {
             let places = self.word_places(chunk.start);
@@ -127,8 +136,12 @@ impl Planner<'_> {
             (self.documents.sentence(chunk.start + before).start, before)
         };
         let (mut first, mut second) = (text.start..middle, middle..text.end);
-        let positive = self.stream.chance(0.5);
         let mut used = chunk.len();
+        if self.settings.pairing == Pairing::Consecutive {
+            self.truncate(&mut first, &mut second);
+            return (Some(Instance { first, second, label: None }), used);
+        }
+        let positive = self.stream.chance(0.5);
         if positive && self.settings.pairing == Pairing::SentenceOrder {
             std::mem::swap(&mut first, &mut second);
         } else if positive {
