@@ -73,6 +73,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
     let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
     eprintln!("{}", engine.device_name());
+    let profiler = args.profile.then(|| engine.profile());
     let config = args.config();
     let bert = Bert { config: &config, mode: Recorded::default() };
     let list = parameters(&bert, Head::MaskedLm, 2, false)?;
@@ -84,18 +85,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut g = Graph::new();
         let input = g.input("ids", TensorType::u32(shape));
         let states = bert.hidden_states(&mut g, &Text { ids: input, types: None, keys: None })?;
-        let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::default())?;
+        let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::named("forward"))?;
         plan.set(input, HostTensor::uints(shape, ids.clone()))?;
         eprintln!("forward: {:?}", plan.stats());
-        let mut run = || -> Result<(), Box<dyn Error>> {
-            plan.run(&mut engine)?;
+        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
+            plan.run(engine)?;
             Ok(plan.wait()?)
         };
-        if args.profile {
-            run()?;
-            common::print_profile(&plan.profile()?);
-        } else {
-            common::time("forward", args.repeats, args.paced, run)?;
+        match &profiler {
+            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
+            None => common::time("forward", args.repeats, args.paced, || run(&mut engine))?,
         }
     }
     if args.mode != Mode::Forward {
@@ -134,19 +133,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let labels = places.iter().map(|&place| (place as usize * 31 % args.vocab) as u32).collect();
         let slots = [places.len()];
         let batch = [vec![HostTensor::uints(shape, ids), HostTensor::uints(slots, places), HostTensor::uints(slots, labels)]];
-        if args.profile {
-            for step in 0..2 {
-                trainer.step(&mut engine, step, &batch)?;
-            }
-            common::print_profile(&trainer.profile()?);
-            return Ok(());
-        }
         let mut step = 0;
-        common::time("train", args.repeats, args.paced, || {
-            trainer.step(&mut engine, step, &batch)?;
+        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
+            trainer.step(engine, step, &batch)?;
             step += 1;
             Ok(())
-        })?;
+        };
+        match &profiler {
+            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
+            None => common::time("train", args.repeats, args.paced, || run(&mut engine))?,
+        }
     }
     Ok(())
 }

@@ -68,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
     let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
     eprintln!("{}", engine.device_name());
+    let profiler = args.profile.then(|| engine.profile());
     let config = args.config();
     initialise(&parameters(&config), &mut engine, 1)?;
     let shape = [args.batch, args.context];
@@ -79,18 +80,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         let gpt2 = Gpt2::new(&config);
         let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
         let logits = gpt2.head(&mut g, states[states.len() - 1])?;
-        let mut plan = engine.compile(g, &[logits], &PlanOptions::default())?;
+        let mut plan = engine.compile(g, &[logits], &PlanOptions::named("forward"))?;
         plan.set(input, HostTensor::uints(shape, ids.clone()))?;
         eprintln!("forward: {:?}", plan.stats());
-        let mut run = || -> Result<(), Box<dyn Error>> {
-            plan.run(&mut engine)?;
+        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
+            plan.run(engine)?;
             Ok(plan.wait()?)
         };
-        if args.profile {
-            run()?;
-            common::print_profile(&plan.profile()?);
-        } else {
-            common::time("forward", args.repeats, args.paced, run)?;
+        match &profiler {
+            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
+            None => common::time("forward", args.repeats, args.paced, || run(&mut engine))?,
         }
     }
     if args.mode != Mode::Forward {
@@ -119,18 +118,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         let targets = ids.iter().map(|id| (id + 7919) % args.vocab as u32).collect();
         let batch = [TokenBatch { ids, targets }.feed(args.context)];
         let mut step = 0;
-        if args.profile {
-            for step in 0..2 {
-                trainer.step(&mut engine, step, &batch)?;
-            }
-            common::print_profile(&trainer.profile()?);
-            return Ok(());
-        }
-        common::time("train", args.repeats, args.paced, || {
-            trainer.step(&mut engine, step, &batch)?;
+        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
+            trainer.step(engine, step, &batch)?;
             step += 1;
             Ok(())
-        })?;
+        };
+        match &profiler {
+            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
+            None => common::time("train", args.repeats, args.paced, || run(&mut engine))?,
+        }
     }
     Ok(())
 }

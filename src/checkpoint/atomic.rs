@@ -36,6 +36,22 @@ pub fn write_atomic(
     })
 }
 
+/// Whether [`write_atomic`] could write `path` now: for finding out before the work whose result it is to hold.
+///
+/// # Errors
+/// As [`write_atomic`]; `path` is as it was.
+pub fn check_writable(path: &Path) -> Result<(), CheckpointError> {
+    let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
+    match fs::metadata(path) {
+        Ok(there) if there.is_dir() => Err(fail(io::ErrorKind::IsADirectory.into())),
+        Ok(there) if !there.is_file() => OpenOptions::new().write(true).open(path).map(drop).map_err(fail),
+        _ => {
+            let temporary = temporary_name(path);
+            File::create(&temporary).and_then(|_| fs::remove_file(&temporary)).map_err(fail)
+        }
+    }
+}
+
 /// Removes the temporary files that writers of `folder` left behind when they were killed.
 pub fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -8,7 +8,7 @@ mod hub;
 mod tensors;
 mod weights;
 
-pub use atomic::{remove_leftovers, write_atomic};
+pub use atomic::{check_writable, remove_leftovers, write_atomic};
 pub use error::CheckpointError;
 pub use folder::{read_config, save_folder};
 pub use hub::resolve_model;

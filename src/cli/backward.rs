@@ -5,6 +5,7 @@ use super::{
     common::DeviceArgs,
     forward::{chosen_head, feed},
     io,
+    profile::ProfileArgs,
 };
 use shaderlm::{
     graph::{Graph, GraphError, PlanOptions, gradients},
@@ -39,10 +40,13 @@ pub struct Backward {
     recompute: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 impl Backward {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let model = Model::open(&self.model)?;
         let head = chosen_head(&model, self.head.as_deref())?;
         let input = io::Input::read(&self.input, &model, head)?;
@@ -70,7 +74,7 @@ impl Backward {
         let mut wanted = vec![("loss".to_owned(), loss)];
         wanted.extend(parameters.iter().zip(&grads).filter_map(|(p, grad)| Some((format!("grad.{}", p.name), (*grad)?))));
         let outputs: Vec<_> = wanted.iter().map(|w| w.1).collect();
-        let mut plan = engine.compile(g, &outputs, &PlanOptions::default())?;
+        let mut plan = engine.compile(g, &outputs, &PlanOptions::named("backward"))?;
         feed(&mut plan, &recording, &input)?;
         for (tensor, values) in feeds {
             plan.set(tensor, values)?;

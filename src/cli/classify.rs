@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, number_in, refuse, say, words},
+    profile::ProfileArgs,
 };
 use serde_json::{Value, json};
 use shaderlm::{
@@ -75,6 +76,8 @@ pub struct Classify {
     doc_stride: usize,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// What the model is to be given, and what should come out where that is known.
@@ -82,6 +85,7 @@ type Examples = (Vec<TaskInput>, Option<Vec<Target>>);
 
 impl Classify {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         if self.batch == 0 {
             return refuse("--batch 0: must be at least 1");
         }

@@ -1,5 +1,6 @@
 //! What subcommands share: the device, wrong settings, texts, Ctrl-C, progress bars.
 
+use super::profile;
 use indicatif::{ProgressBar, ProgressStyle, style::TemplateError};
 use shaderlm::{
     gpu::DeviceChoice,
@@ -8,7 +9,7 @@ use shaderlm::{
 use std::{
     io::{IsTerminal, Read},
     sync::{
-        Arc,
+        Arc, Mutex, Once, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -24,7 +25,9 @@ pub struct DeviceArgs {
 impl DeviceArgs {
     /// Opens the device.
     pub fn engine(&self) -> Result<Engine, GraphError> {
-        Engine::new(&EngineOptions { device: self.device.clone(), notice: true })
+        let mut engine = Engine::new(&EngineOptions { device: self.device.clone(), notice: true })?;
+        profile::attach(&mut engine, &self.device);
+        Ok(engine)
     }
 }
 
@@ -45,15 +48,30 @@ pub fn number_in(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + 
     }
 }
 
+/// The flag that the first Ctrl-C sets, where somebody looks at one.
+static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
+static HANDLER: Once = Once::new();
+
+/// Has Ctrl-C write the profile before it ends the process, unless somebody looks at the stop flag.
+pub fn on_interrupt() -> Result<(), ctrlc::Error> {
+    let mut result = Ok(());
+    HANDLER.call_once(|| {
+        result = ctrlc::set_handler(|| {
+            let flag = STOP.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if flag.is_none_or(|flag| flag.swap(true, Ordering::SeqCst)) {
+                profile::interrupted();
+                std::process::exit(130);
+            }
+        });
+    });
+    result
+}
+
 /// A flag that Ctrl-C sets. A second Ctrl-C does not wait for whoever looks at it.
 pub fn stop_flag() -> Result<Arc<AtomicBool>, ctrlc::Error> {
     let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-    })?;
+    *STOP.lock().unwrap_or_else(PoisonError::into_inner) = Some(stop.clone());
+    on_interrupt()?;
     Ok(stop)
 }
 

@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, colour, number_in, refuse, texts_or_lines},
+    profile::ProfileArgs,
 };
 use serde_json::{Value, json};
 use shaderlm::{
@@ -37,6 +38,8 @@ pub struct Detect {
     batch: usize,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// A token, its place in the text in bytes, and the probability that it was replaced.
@@ -48,6 +51,7 @@ struct Judged {
 
 impl Detect {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         if self.batch == 0 {
             return refuse("--batch 0: must be at least 1");
         }

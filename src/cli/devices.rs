@@ -1,7 +1,7 @@
 //! `shaderlm devices`
 
-use super::CliResult;
-use shaderlm::gpu::{DeviceChoice, Gpu, GpuOptions, adapters};
+use super::{CliResult, bench};
+use shaderlm::gpu::{Ceilings, DeviceChoice, Gpu, GpuOptions, adapters};
 use std::io::Write;
 
 /// List the adapters: backend, driver, features and limits that matter, and the kernels that would be chosen
@@ -31,6 +31,7 @@ impl Devices {
             let features = adapter.adapter.features();
             let memory = gpu.memory();
             let kernels = kernels(c);
+            let ceilings = Ceilings::remembered(Some(c));
             if self.json {
                 let object = serde_json::json!({
                     "index": index, "name": c.name, "backend": c.backend, "driver": c.driver,
@@ -39,7 +40,7 @@ impl Devices {
                     "timestamps": features.contains(wgpu::Features::TIMESTAMP_QUERY),
                     "cooperative_matrix": !adapter.adapter.cooperative_matrix_properties().is_empty(),
                     "max_binding_bytes": c.max_binding, "max_buffer_bytes": c.max_buffer,
-                    "max_workgroups": c.max_groups, "kernels": kernels,
+                    "max_workgroups": c.max_groups, "kernels": kernels, "ceilings": ceilings,
                 });
                 writeln!(out, "{object}")?;
                 continue;
@@ -71,9 +72,15 @@ impl Devices {
                 c.workgroup_memory >> 10,
             )?;
             writeln!(out, "   kernels   {}", kernels.join(", "))?;
+            if let Some(ceilings) = &ceilings {
+                writeln!(out, "   ceilings  {}", bench::summary(ceilings))?;
+            }
         }
         if !self.json {
             writeln!(out, "cpu: the reference on the CPU (--device cpu)")?;
+            if let Some(ceilings) = Ceilings::remembered(None) {
+                writeln!(out, "   ceilings  {}", bench::summary(&ceilings))?;
+            }
         }
         Ok(())
     }

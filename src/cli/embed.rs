@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, progress_bar, refuse, texts_or_lines},
+    profile::ProfileArgs,
 };
 use rayon::prelude::*;
 use shaderlm::{
@@ -45,6 +46,8 @@ pub struct Embed {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// [CLS] text [SEP], and whether it had to be cut.
@@ -59,6 +62,7 @@ fn encode(tokenizer: &Tokenizer, special: SpecialTokens, text: &str, longest: us
 
 impl Embed {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let model = Model::open(&self.model)?;
         let folder = SentenceSettings::of(&model)?;
         let tokenizer = model.tokenizer()?;

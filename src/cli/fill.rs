@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, refuse, texts_or_lines},
+    profile::ProfileArgs,
 };
 use serde_json::json;
 use shaderlm::{
@@ -34,10 +35,13 @@ pub struct Fill {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 impl Fill {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         if self.top == 0 {
             return refuse("--top 0: must be at least 1");
         }

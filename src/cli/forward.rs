@@ -1,6 +1,6 @@
 //! `shaderlm forward`
 
-use super::{CliResult, common::DeviceArgs, io};
+use super::{CliResult, common::DeviceArgs, io, profile::ProfileArgs};
 use shaderlm::{
     graph::{Graph, GraphError, Plan, PlanOptions},
     models::{Head, Missing, Mode, Model, Recording},
@@ -33,6 +33,8 @@ pub struct Forward {
     hidden_states: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// The head of `model`; a GPT-2 has but one, which is not asked about.
@@ -54,6 +56,7 @@ pub fn feed(plan: &mut Plan, recording: &Recording, input: &io::Input) -> Result
 
 impl Forward {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let model = Model::open(&self.model)?;
         let head = chosen_head(&model, self.head.as_deref())?;
         let input = io::Input::read(&self.input, &model, head)?;
@@ -68,7 +71,7 @@ impl Forward {
             wanted.extend(outputs.hidden_states.iter().enumerate().map(|(i, &s)| (format!("hidden_states.{i}"), s)));
         }
         let tensors: Vec<_> = wanted.iter().map(|w| w.1).collect();
-        let mut plan = engine.compile(g, &tensors, &PlanOptions::default())?;
+        let mut plan = engine.compile(g, &tensors, &PlanOptions::named("forward"))?;
         feed(&mut plan, &recording, &input)?;
         plan.run(&mut engine)?;
         let results = wanted.into_iter().map(|(name, t)| Ok((name, plan.get(t)?))).collect::<Result<Vec<_>, GraphError>>()?;

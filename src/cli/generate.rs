@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, number_in, refuse},
+    profile::ProfileArgs,
 };
 use shaderlm::{
     models::{
@@ -73,6 +74,8 @@ pub struct Generate {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 /// A reader should see something at least this often.
@@ -98,6 +101,7 @@ struct Limits {
 
 impl Generate {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let config = model.gpt2()?;
         let tokenizer = match model.tokenizer() {

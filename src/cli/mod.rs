@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand; argument parsing and printing, no maths.
 
 mod backward;
+mod bench;
 mod classify;
 mod common;
 mod data;
@@ -14,6 +15,7 @@ mod generate;
 mod graph;
 mod io;
 mod perplexity;
+mod profile;
 mod tokenizer;
 mod train;
 
@@ -38,7 +40,8 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
         shaderlm embed --model sentence-transformers/all-MiniLM-L6-v2 --output vectors.safetensors < lines.txt\n  \
         shaderlm finetune --model my-bert --task classify --data reviews.tsv --out judge\n  \
         shaderlm classify \"A fine film.\" --model judge\n  \
-        shaderlm devices"
+        shaderlm devices\n  \
+        shaderlm bench ceilings"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,6 +64,7 @@ enum Command {
     Perplexity(perplexity::Perplexity),
     Graph(graph::GraphCommand),
     Devices(devices::Devices),
+    Bench(bench::Bench),
 }
 
 /// Parses the arguments, runs the subcommand, and returns the exit code: 0, 1 for a fault, 2 for wrong usage.
@@ -81,8 +85,10 @@ pub fn main() -> i32 {
         Command::Perplexity(args) => args.run(),
         Command::Graph(args) => args.run(),
         Command::Devices(args) => args.run(),
+        Command::Bench(args) => args.run(),
     };
-    match result {
+    let profiled = profile::finish(result.is_ok());
+    match result.and(profiled) {
         Ok(()) => 0,
         // Whoever read our output has enough of it: `shaderlm generate | head`.
         Err(error) if is_broken_pipe(&*error) => 0,

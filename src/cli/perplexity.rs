@@ -3,6 +3,7 @@
 use super::{
     CliResult,
     common::{DeviceArgs, progress_bar, refuse},
+    profile::ProfileArgs,
 };
 use shaderlm::{
     graph::{Graph, PlanOptions},
@@ -38,10 +39,13 @@ pub struct Perplexity {
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 impl Perplexity {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let config = model.gpt2()?;
         let context = config.n_positions;
@@ -70,7 +74,7 @@ impl Perplexity {
         let ids = g.input("ids", TensorType::u32(shape));
         let targets = g.input("targets", TensorType::u32(shape));
         let loss = Gpt2::new(config).loss(&mut g, ids, targets, None)?;
-        let mut plan = engine.compile(g, &[loss], &PlanOptions::default())?;
+        let mut plan = engine.compile(g, &[loss], &PlanOptions::named("perplexity"))?;
 
         let bar = progress_bar(batches.len(), "{bar:30} {pos}/{len} windows, {eta} left")?;
         let (mut sum, mut count) = (0.0, 0usize);

@@ -1,6 +1,6 @@
 //! An open device: its capabilities, and the place where its faults arrive.
 
-use super::{DeviceChoice, GpuError, adapter, pipeline::PipelineStore};
+use super::{DeviceChoice, GpuError, adapter, pipeline::PipelineStore, timing::Timestamps};
 use std::sync::{Arc, Mutex};
 
 /// What the open device can do, as far as kernels ask.
@@ -30,6 +30,10 @@ pub struct Capabilities {
     pub max_invocations: u32,
     /// Workgroup memory, bytes.
     pub workgroup_memory: u32,
+    /// Where the device can write down the time.
+    pub timestamps: Timestamps,
+    /// Sizes and types of cooperative matrices; none unless [`GpuOptions::cooperative`] asked for them.
+    pub cooperative: Vec<wgpu::CooperativeMatrixProperties>,
 }
 
 impl Capabilities {
@@ -49,6 +53,8 @@ impl Capabilities {
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
+            timestamps: Timestamps::None,
+            cooperative: Vec::new(),
         }
     }
 }
@@ -60,9 +66,11 @@ pub struct GpuOptions {
     pub choice: DeviceChoice,
     /// Ask for no more than WebGPU's default limits, whatever the adapter offers (the tests do).
     pub default_limits: bool,
-    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`; and `software`, to choose kernels on
-    /// a software adapter as on a real GPU.
+    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`, `timestamps`, `cooperative-matrix`; and
+    /// `software`, to choose kernels on a software adapter as on a real GPU.
     pub without: Vec<String>,
+    /// Ask for cooperative matrices too, which wgpu calls experimental.
+    pub cooperative: bool,
 }
 
 impl GpuOptions {
@@ -74,6 +82,7 @@ impl GpuOptions {
             choice,
             default_limits: variable("SHADERLM_LIMITS") == "webgpu",
             without: variable("SHADERLM_WITHOUT").split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            cooperative: false,
         }
     }
 }
@@ -102,10 +111,18 @@ impl Gpu {
             (wgpu::Features::SUBGROUP, "subgroup"),
             (wgpu::Features::SHADER_F16, "f16"),
             (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
+            (Timestamps::FEATURES, "timestamps"),
         ] {
             if allowed(name) {
                 features |= offered & feature;
             }
+        }
+        let mut experimental = wgpu::ExperimentalFeatures::disabled();
+        let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+        if options.cooperative && offered.contains(cooperative) && allowed("cooperative-matrix") {
+            features |= cooperative;
+            // Safety: shaders that use them are checked against the CPU before their results count.
+            experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
         }
         let limits = if options.default_limits { wgpu::Limits::default() } else { found.adapter.limits() };
         let (device, queue) = pollster::block_on(found.adapter.request_device(&wgpu::DeviceDescriptor {
@@ -113,6 +130,7 @@ impl Gpu {
             required_features: features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::Performance,
+            experimental_features: experimental,
             ..Default::default()
         }))
         .map_err(|e| GpuError::Open { adapter: found.info.name.clone(), reason: e.to_string() })?;
@@ -148,6 +166,12 @@ impl Gpu {
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
+            timestamps: Timestamps::of(features),
+            cooperative: if features.contains(cooperative) {
+                found.adapter.cooperative_matrix_properties()
+            } else {
+                Vec::new()
+            },
             name: found.info.name.clone(),
         };
         let pipelines = PipelineStore::new(&device, &found.info, features);

@@ -58,4 +58,14 @@ pub enum GpuError {
         /// What the template engine or naga said.
         reason: String,
     },
+    /// A kernel whose result is known computed another.
+    #[error("adapter {adapter}: kernel {kernel} computes wrongly ({reason}): a fault of the driver; another version of it may do better")]
+    Wrong {
+        /// The adapter's name.
+        adapter: String,
+        /// The kernel's name with its variant.
+        kernel: String,
+        /// What came out, and what should have.
+        reason: String,
+    },
 }

@@ -4,14 +4,19 @@
 
 mod adapter;
 mod buffer;
+mod cache;
+mod ceilings;
 mod device;
 mod error;
 mod pipeline;
 mod shader;
+mod timing;
 
 pub use adapter::{AdapterDescription, DeviceChoice, adapters};
 pub use buffer::{Buffer, BufferSlice};
+pub use ceilings::{Ceilings, Effort, Progress, Rate};
 pub use device::{Capabilities, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use pipeline::{Access, Bound, Pipeline};
 pub use shader::{Define, Kernel};
+pub use timing::{Stopwatch, Timestamps};

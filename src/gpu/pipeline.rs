@@ -1,6 +1,6 @@
 //! Pipelines: compiled once a process for each variant, and kept on disk where the backend can.
 
-use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel};
+use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel, cache};
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -45,24 +45,13 @@ pub(super) struct PipelineStore {
     disk: Option<(wgpu::PipelineCache, PathBuf)>,
 }
 
-/// The user's cache folder for shaderlm: `SHADERLM_CACHE`, else `$XDG_CACHE_HOME/shaderlm`, else `~/.cache/shaderlm`.
-fn cache_folder() -> Option<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    set("SHADERLM_CACHE").or_else(|| {
-        set("XDG_CACHE_HOME")
-            .or_else(|| set("LOCALAPPDATA"))
-            .or_else(|| set("HOME").map(|home| home.join(".cache")))
-            .map(|base| base.join("shaderlm"))
-    })
-}
-
 impl PipelineStore {
     pub(super) fn new(device: &wgpu::Device, info: &wgpu::AdapterInfo, features: wgpu::Features) -> Self {
         let disk = features
             .contains(wgpu::Features::PIPELINE_CACHE)
             .then(|| wgpu::util::pipeline_cache_key(info))
             .flatten()
-            .zip(cache_folder())
+            .zip(cache::folder())
             .map(|(key, folder)| {
                 let path = folder.join(key);
                 let data = std::fs::read(&path).ok();
@@ -87,11 +76,7 @@ impl PipelineStore {
         if std::fs::metadata(path).is_ok_and(|m| m.len() == data.len() as u64) {
             return;
         }
-        let Some(folder) = path.parent() else { return };
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-        if std::fs::create_dir_all(folder).is_ok() && std::fs::write(&temporary, data).is_ok() {
-            let _ = std::fs::rename(&temporary, path);
-        }
+        cache::write(path, &data);
     }
 }
 

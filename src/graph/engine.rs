@@ -1,6 +1,6 @@
 //! The engine: an adapter (or the CPU), and the variables that plans share by name.
 
-use super::{GraphError, plan::{GpuPlan, Plan, PlanOptions}, record::Graph};
+use super::{GraphError, plan::{GpuPlan, Plan, PlanOptions}, profile::Profiler, record::Graph};
 use crate::{
     gpu::{Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
     ops::{DType, HostData, HostTensor, Tensor, TensorType},
@@ -30,6 +30,7 @@ pub(super) struct Variable {
 pub struct Engine {
     pub(super) gpu: Option<Arc<Gpu>>,
     pub(super) variables: HashMap<String, Variable>,
+    profiler: Option<Arc<Profiler>>,
 }
 
 /// The bytes of a tensor as the device sees them.
@@ -71,17 +72,23 @@ impl Engine {
 
     /// An engine on an open device.
     pub fn on(gpu: Arc<Gpu>) -> Self {
-        Self { gpu: Some(gpu), variables: HashMap::new() }
+        Self { gpu: Some(gpu), variables: HashMap::new(), profiler: None }
     }
 
     /// An engine on the CPU reference.
     pub fn cpu() -> Self {
-        Self { gpu: None, variables: HashMap::new() }
+        Self { gpu: None, variables: HashMap::new(), profiler: None }
     }
 
     /// What the adapter can do; `None` on the CPU.
     pub fn capabilities(&self) -> Option<&Capabilities> {
         self.gpu.as_ref().map(|gpu| &gpu.caps)
+    }
+
+    /// Measures what the dispatches of plans take that are compiled from now on, in a few runs of each.
+    pub fn profile(&mut self) -> Arc<Profiler> {
+        let device = self.device_name();
+        self.profiler.get_or_insert_with(|| Arc::new(Profiler::new(device))).clone()
     }
 
     /// The adapter's name and driver, or `cpu`.
@@ -161,8 +168,11 @@ impl Engine {
             self.ensure(name, graph.ty(tensor))?;
         }
         Ok(match &self.gpu {
-            Some(gpu) => Plan::on_gpu(GpuPlan::new(gpu.clone(), &graph, outputs, &self.variables, options)?),
-            None => Plan::on_cpu(graph, outputs),
+            Some(gpu) => {
+                let profiler = self.profiler.as_ref();
+                Plan::on_gpu(GpuPlan::new(gpu.clone(), &graph, outputs, &self.variables, options, profiler)?)
+            }
+            None => Plan::on_cpu(graph, outputs, options, self.profiler.as_ref()),
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::record::{Graph, Leaf, Source};
 use crate::ops::{HostTensor, Operation, Real, Tensor, TensorType};
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 
 /// A float type that a whole graph can be evaluated in.
 pub trait Evaluate: Real {
@@ -47,6 +47,17 @@ pub fn evaluate<T: Evaluate>(
     variables: &mut HashMap<String, HostTensor<T>>,
     wanted: &[Tensor],
 ) -> HashMap<Tensor, HostTensor<T>> {
+    evaluate_watched(g, inputs, variables, wanted, None)
+}
+
+/// [`evaluate`], which tells `watch` when each live node begins and ends.
+pub(super) fn evaluate_watched<T: Evaluate>(
+    g: &Graph,
+    inputs: &HashMap<Tensor, HostTensor<T>>,
+    variables: &mut HashMap<String, HostTensor<T>>,
+    wanted: &[Tensor],
+    mut watch: Option<&mut dyn FnMut(Instant, Instant)>,
+) -> HashMap<Tensor, HostTensor<T>> {
     use crate::ops::Recorder;
     let live = live_nodes(g, wanted);
     let mut last_use = HashMap::new();
@@ -72,6 +83,7 @@ pub fn evaluate<T: Evaluate>(
         _ => inputs.get(&tensor).cloned().unwrap_or_else(|| HostTensor::zeros(g.ty(tensor))),
     };
     for &index in &live {
+        let begin = watch.is_some().then(Instant::now);
         let node = &g.nodes()[index];
         let updates = node.op.updates();
         let taken: Vec<_> = node
@@ -105,6 +117,9 @@ pub fn evaluate<T: Evaluate>(
             if last_use.get(input) == Some(&index) && !wanted.contains(input) {
                 values.remove(input);
             }
+        }
+        if let (Some(watch), Some(begin)) = (&mut watch, begin) {
+            watch(begin, Instant::now());
         }
     }
     wanted.iter().map(|&t| (t, values.get(&t).cloned().unwrap_or_else(|| leaf(t, variables)))).collect()

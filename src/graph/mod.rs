@@ -10,6 +10,7 @@ mod error;
 mod fuse;
 mod host;
 mod plan;
+mod profile;
 mod record;
 mod report;
 
@@ -17,6 +18,7 @@ pub use autodiff::gradients;
 pub use engine::{Engine, EngineOptions};
 pub use error::GraphError;
 pub use host::{Evaluate, evaluate};
-pub use plan::{DispatchTime, Plan, PlanOptions, PlanStats};
+pub use plan::{Plan, PlanOptions, PlanStats};
+pub use profile::{About, Clock, PlanProfile, Profile, Profiler, RunTimes, Span};
 pub use record::{Graph, Leaf, Node, Source};
 pub use report::{Row, dot, kernels, rows};

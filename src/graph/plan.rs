@@ -5,26 +5,32 @@ use super::{
     arena::{self, Need},
     engine::{Stored, Variable, device_bytes, from_device_bytes},
     fuse,
-    host::{evaluate, live_nodes},
+    host::{evaluate_watched, live_nodes},
+    profile::{self, Profiled, Profiler},
     record::{Graph, Leaf, Node, Source},
 };
 use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu},
     ops::{DType, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
 };
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
 pub struct PlanOptions {
+    /// What the plan is for, in a profile.
+    pub name: &'static str,
     /// Bytes of a known pattern around every planned buffer, for tests; 0 for none.
     pub sentinel: u64,
     /// Leave every operation its own dispatches.
     pub no_fusion: bool,
+}
+
+impl PlanOptions {
+    /// The usual options, with a name for a profile.
+    pub fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
 }
 
 /// Sizes of a plan.
@@ -129,17 +135,6 @@ pub(super) fn lower(
     Ok(Lowered { nodes, steps, roots, operands })
 }
 
-/// What one dispatch took, run by itself: with the submission and the wait for it.
-#[derive(Debug, Clone)]
-pub struct DispatchTime {
-    /// The kernel in its variant.
-    pub kernel: String,
-    /// Its share of its operation's floating-point operations.
-    pub flops: u64,
-    /// Wall clock.
-    pub time: Duration,
-}
-
 /// A plan on an adapter.
 pub struct GpuPlan {
     gpu: Arc<Gpu>,
@@ -149,8 +144,7 @@ pub struct GpuPlan {
     inputs: HashMap<Tensor, (BufferSlice, TensorType)>,
     outputs: HashMap<Tensor, (Buffer, u64, TensorType)>,
     sentinels: Vec<(Buffer, u64, u64)>,
-    /// Of each dispatch: its kernel, and its share of its operation's FLOPs.
-    about: Vec<(String, u64)>,
+    profiled: Option<Profiled>,
     stats: PlanStats,
     // Parameters of all kernels; bind groups refer to it.
     _params: Buffer,
@@ -163,8 +157,10 @@ impl GpuPlan {
         wanted: &[Tensor],
         variables: &HashMap<String, Variable>,
         options: &PlanOptions,
+        profiler: Option<&Arc<Profiler>>,
     ) -> Result<Self, GraphError> {
-        let Lowered { nodes, steps, roots, operands } = lower(&gpu.caps, g, wanted, options)?;
+        let lowered = lower(&gpu.caps, g, wanted, options)?;
+        let Lowered { nodes, steps, roots, operands } = &lowered;
         let mut stats = PlanStats { dispatches: steps.len(), ..PlanStats::default() };
 
         // Liveness, and the arena.
@@ -271,10 +267,10 @@ impl GpuPlan {
             )?);
         }
 
-        // Cut long plans into submissions.
-        let mut dispatches_of = vec![0u64; nodes.len()];
-        for step in &steps {
-            dispatches_of[step.node] += 1;
+        // Cut long plans into submissions. A dispatch has a share of its operation's FLOPs, by its workgroups.
+        let mut groups_of = vec![0u64; nodes.len()];
+        for step in steps {
+            groups_of[step.node] += u64::from(step.dispatch.groups);
         }
         let flops: Vec<_> = nodes
             .iter()
@@ -283,13 +279,14 @@ impl GpuPlan {
                 n.op.flops(&types(&n.inputs), &types(&n.outputs))
             })
             .collect();
-        stats.flops = flops.iter().zip(&dispatches_of).filter(|(_, d)| **d > 0).map(|(f, _)| f).sum();
-        let about: Vec<_> = steps
-            .iter()
-            .map(|step| (step.dispatch.kernel.label(), flops[step.node] / dispatches_of[step.node].max(1)))
-            .collect();
+        stats.flops = flops.iter().zip(&groups_of).filter(|(_, groups)| **groups > 0).map(|(f, _)| f).sum();
+        let share = |step: &Step| {
+            let part = f64::from(step.dispatch.groups) / groups_of[step.node] as f64;
+            (flops[step.node] as f64 * part).round() as u64
+        };
+        let shares: Vec<_> = steps.iter().map(share).collect();
         let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
-        for (i, (_, flops)) in about.iter().enumerate() {
+        for (i, flops) in shares.iter().enumerate() {
             work += flops;
             if work > FLOPS_A_SUBMISSION || i - since >= DISPATCHES_A_SUBMISSION {
                 cuts.push(i + 1);
@@ -300,9 +297,11 @@ impl GpuPlan {
             cuts.push(steps.len());
         }
         stats.submissions = cuts.len();
+        let profiled =
+            profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(&lowered, g, &shares)));
 
         let mut inputs = HashMap::new();
-        for (&tensor, operand) in &operands {
+        for (&tensor, operand) in operands {
             if let Source::Leaf(Leaf::Input(_)) = g.source(tensor)
                 && let Some((buffer, offset)) = &memory[operand.root]
             {
@@ -317,7 +316,7 @@ impl GpuPlan {
                 outputs.insert(tensor, (buffer.clone(), base + operand.at as u64 * 4, operand.ty.clone()));
             }
         }
-        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, about, stats, _params: params })
+        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, profiled, stats, _params: params })
     }
 
     fn run(&self, times: usize) -> Result<(), GraphError> {
@@ -344,18 +343,19 @@ impl GpuPlan {
         Ok(())
     }
 
-    /// Runs each dispatch by itself and waits for it.
-    fn profile(&self) -> Result<Vec<DispatchTime>, GraphError> {
-        let mut times = Vec::new();
-        for (bound, (kernel, flops)) in self.bound.iter().zip(&self.about) {
-            let start = Instant::now();
-            let mut encoder = self.gpu.encoder();
-            bound.dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-            self.gpu.submit(encoder)?;
-            self.gpu.wait()?;
-            times.push(DispatchTime { kernel: kernel.clone(), flops: *flops, time: start.elapsed() });
+    /// [`run`](Self::run), of which the runs that a profile wants are measured.
+    fn run_profiled(&mut self, times: usize) -> Result<(), GraphError> {
+        let mut left = times;
+        if let Some(profiled) = &mut self.profiled {
+            while left > 0
+                && let Some(number) = profiled.begin()
+            {
+                profiled.run(number, &self.gpu, &self.bound, &self.cuts)?;
+                left -= 1;
+            }
+            profiled.count(left);
         }
-        Ok(times)
+        if left > 0 { self.run(left) } else { Ok(()) }
     }
 
     fn sentinels_hold(&self) -> Result<bool, GraphError> {
@@ -376,6 +376,7 @@ pub struct CpuPlan {
     wanted: Vec<Tensor>,
     fed: HashMap<Tensor, HostTensor<f32>>,
     results: HashMap<Tensor, HostTensor<f32>>,
+    profiled: Option<Profiled>,
 }
 
 enum Inner {
@@ -401,8 +402,19 @@ impl Plan {
         Self(Inner::Gpu(plan))
     }
 
-    pub(super) fn on_cpu(graph: Graph, wanted: &[Tensor]) -> Self {
-        Self(Inner::Cpu(Box::new(CpuPlan { graph, wanted: wanted.to_vec(), fed: HashMap::new(), results: HashMap::new() })))
+    pub(super) fn on_cpu(graph: Graph, wanted: &[Tensor], options: &PlanOptions, profiler: Option<&Arc<Profiler>>) -> Self {
+        let profiled = profiler.map(|profiler| {
+            Profiled::new(profiler, options.name, profile::operations(&graph, &live_nodes(&graph, wanted)))
+        });
+        let (fed, results) = (HashMap::new(), HashMap::new());
+        Self(Inner::Cpu(Box::new(CpuPlan { graph, wanted: wanted.to_vec(), fed, results, profiled })))
+    }
+
+    fn profiled(&mut self) -> Option<&mut Profiled> {
+        match &mut self.0 {
+            Inner::Gpu(plan) => plan.profiled.as_mut(),
+            Inner::Cpu(plan) => plan.profiled.as_mut(),
+        }
     }
 
     /// Writes an input. One that nothing depends on is ignored.
@@ -410,6 +422,7 @@ impl Plan {
     /// # Errors
     /// The value's type is another one, or a fault of the device.
     pub fn set(&mut self, tensor: Tensor, value: HostTensor<f32>) -> Result<(), GraphError> {
+        let begin = self.profiled().is_some().then(Instant::now);
         match &mut self.0 {
             Inner::Gpu(plan) => {
                 let Some((slice, ty)) = plan.inputs.get(&tensor) else { return Ok(()) };
@@ -420,6 +433,9 @@ impl Plan {
                 fits(plan.graph.ty(tensor), &value)?;
                 plan.fed.insert(tensor, value);
             }
+        }
+        if let (Some(begin), Some(profiled)) = (begin, self.profiled()) {
+            profiled.fed(begin);
         }
         Ok(())
     }
@@ -438,6 +454,7 @@ impl Plan {
     /// A fault of the device.
     pub fn run_times(&mut self, engine: &mut Engine, times: usize) -> Result<(), GraphError> {
         match &mut self.0 {
+            Inner::Gpu(plan) if plan.profiled.is_some() => plan.run_profiled(times),
             Inner::Gpu(plan) => plan.run(times),
             Inner::Cpu(plan) => {
                 let mut variables: HashMap<_, _> = engine
@@ -448,8 +465,20 @@ impl Plan {
                         Stored::Gpu(_) => None,
                     })
                     .collect();
+                let CpuPlan { graph, wanted, fed, results, profiled } = &mut **plan;
                 for _ in 0..times {
-                    plan.results = evaluate(&plan.graph, &plan.fed, &mut variables, &plan.wanted);
+                    let number = profiled.as_mut().and_then(Profiled::begin);
+                    let mut evaluate = |watch: Option<&mut dyn FnMut(Instant, Instant)>| {
+                        evaluate_watched(graph, fed, &mut variables, wanted, watch)
+                    };
+                    *results = match (number, profiled.as_mut()) {
+                        (Some(number), Some(profiled)) => profiled.run_on_host(number, |watch| evaluate(Some(watch))),
+                        (None, Some(profiled)) => {
+                            profiled.count(1);
+                            evaluate(None)
+                        }
+                        (_, None) => evaluate(None),
+                    };
                 }
                 engine.variables = variables
                     .into_iter()
@@ -476,7 +505,12 @@ impl Plan {
         match &self.0 {
             Inner::Gpu(plan) => {
                 let (buffer, offset, ty) = plan.outputs.get(&tensor).ok_or_else(missing)?;
-                Ok(from_device_bytes(ty, &plan.gpu.read(buffer, *offset, ty.bytes())?))
+                let begin = plan.profiled.as_ref().map(|_| Instant::now());
+                let value = from_device_bytes(ty, &plan.gpu.read(buffer, *offset, ty.bytes())?);
+                if let (Some(begin), Some(profiled)) = (begin, &plan.profiled) {
+                    profiled.read(begin);
+                }
+                Ok(value)
             }
             Inner::Cpu(plan) => plan.results.get(&tensor).cloned().ok_or_else(missing),
         }
@@ -498,18 +532,6 @@ impl Plan {
         match &self.0 {
             Inner::Gpu(plan) => plan.stats,
             Inner::Cpu(_) => PlanStats::default(),
-        }
-    }
-
-    /// Runs the plan once, each dispatch by itself, and returns what each took: for finding out where the time goes.
-    /// Empty on the CPU.
-    ///
-    /// # Errors
-    /// A fault of the device.
-    pub fn profile(&self) -> Result<Vec<DispatchTime>, GraphError> {
-        match &self.0 {
-            Inner::Gpu(plan) => plan.profile(),
-            Inner::Cpu(_) => Ok(Vec::new()),
         }
     }
 

@@ -85,7 +85,7 @@ impl Batch {
         let states = encoder.hidden_states(&mut g, &Text { ids, types: None, keys: Some(keys) })?;
         let last = states[states.len() - 1];
         let output = if pooling == Pooling::Max { last } else { pooled(&mut g, shares, last)? };
-        let plan = engine.compile(g, &[output], &PlanOptions::default())?;
+        let plan = engine.compile(g, &[output], &PlanOptions::named("embed"))?;
         Ok(Self { plan, rows, time, ids, keys, shares, output })
     }
 

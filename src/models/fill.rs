@@ -49,7 +49,7 @@ impl<'a> Filler<'a> {
         let input = g.input("ids", TensorType::u32([1, time]));
         let places = g.input("masks", TensorType::u32([masks.len()]));
         let output = self.record(&mut g, input, places)?;
-        let mut plan = self.engine.compile(g, &[output], &PlanOptions::default())?;
+        let mut plan = self.engine.compile(g, &[output], &PlanOptions::named("fill"))?;
         plan.set(input, HostTensor::uints([1, time], ids.to_vec()))?;
         plan.set(places, HostTensor::uints([masks.len()], masks.iter().map(|&m| m as u32).collect()))?;
         plan.run(self.engine)?;

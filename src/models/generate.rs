@@ -90,7 +90,7 @@ impl<'a> Generator<'a> {
         let hidden = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &sampling)?;
-        let decode = engine.compile(g, &[], &PlanOptions::default())?;
+        let decode = engine.compile(g, &[], &PlanOptions::named("decode"))?;
         let stats = GenerationStats { plan: decode.stats(), ..GenerationStats::default() };
         Ok(Self { engine, config, sampling, batch, capacity, decode, sampled: 0, texts: vec![Vec::new(); batch], longest: 0, stats })
     }
@@ -115,7 +115,7 @@ impl<'a> Generator<'a> {
         let hidden = ops::embedding(&mut g, rows, last)?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &self.sampling)?;
-        let mut plan = self.engine.compile(g, &[], &PlanOptions::default())?;
+        let mut plan = self.engine.compile(g, &[], &PlanOptions::named("prompt"))?;
 
         let mut padded = vec![0; batch * time];
         for (row, prompt) in padded.chunks_mut(time).zip(prompts) {

@@ -45,7 +45,7 @@ impl<'a> Predictor<'a> {
                 let inputs = Inputs { rows: text.rows, time: text.time, choices: 1, mask: true, types: self.types };
                 let recording = self.model.record(&mut g, self.head, inputs, Mode::default())?;
                 let outputs: Vec<_> = recording.outputs.named.iter().map(|output| output.1).collect();
-                (shape, self.engine.compile(g, &outputs, &PlanOptions::default())?, recording)
+                (shape, self.engine.compile(g, &outputs, &PlanOptions::named("predict"))?, recording)
             }
         };
         let given = [(Some(recording.ids), &text.ids), (recording.types, &text.types), (recording.keys, &text.mask)];

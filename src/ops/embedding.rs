@@ -48,6 +48,9 @@ impl Operation for Embedding {
     fn flops(&self, _inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         0
     }
+    fn picks(&self, i: usize, _inputs: &[TensorType], outputs: &[TensorType]) -> Option<u64> {
+        (i == 0).then(|| outputs[0].bytes())
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (table, ids, y) = (cx.input(0), cx.input(1), cx.output(0));
         let (rows, width) = (table.ty.shape.rows(), table.ty.shape.width());

@@ -157,6 +157,11 @@ pub trait Operation: fmt::Debug + Send + Sync {
         outputs.iter().map(|o| o.elements() as u64).sum()
     }
 
+    /// Bytes of input `i` that are read, where that is not all of it: the rows of a table that ids pick.
+    fn picks(&self, _i: usize, _inputs: &[TensorType], _outputs: &[TensorType]) -> Option<u64> {
+        None
+    }
+
     /// The same work as `self` followed by `next`, which takes `self`'s first output as its input `position`, if one kernel
     /// does both. With `keep` the first output is needed by others too and must come out as a second output.
     fn absorb(&self, _next: &dyn Operation, _position: usize, _types: &[TensorType], _keep: bool) -> Option<Absorbed> {

@@ -2,7 +2,7 @@
 
 use super::{Schedule, TrainError};
 use crate::{
-    graph::{DispatchTime, Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
+    graph::{Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
     ops::{self, AdamW, HostTensor, Lamb, OpError, Recorder, Sgd, Shape, Tensor, TensorType},
 };
 
@@ -212,13 +212,13 @@ impl Trainer {
         }
         let mut outputs = vec![total, norm];
         outputs.extend(micro.iter().flat_map(|m| &m.others));
-        let plan = engine.compile(g, &outputs, &PlanOptions::default())?;
+        let plan = engine.compile(g, &outputs, &PlanOptions::named("train"))?;
 
         let mut g = Graph::new();
         let eval_inputs = feed(&mut g);
         let eval_loss = (objective.loss)(&mut g, &eval_inputs, None)?;
         let outputs: Vec<_> = [eval_loss.loss].into_iter().chain(eval_loss.others.iter().copied()).collect();
-        let eval = engine.compile(g, &outputs, &PlanOptions::default())?;
+        let eval = engine.compile(g, &outputs, &PlanOptions::named("evaluate"))?;
         Ok(Self { settings, plan, micro, hyper, loss: total, norm, eval, eval_inputs, eval_loss, state })
     }
 
@@ -269,14 +269,6 @@ impl Trainer {
     /// Names and shapes of everything that a resumed run needs.
     pub fn state(&self) -> &[(String, Shape)] {
         &self.state
-    }
-
-    /// What each dispatch of the training step takes, run by itself on the last batch. It does move the parameters.
-    ///
-    /// # Errors
-    /// The device fails.
-    pub fn profile(&self) -> Result<Vec<DispatchTime>, TrainError> {
-        Ok(self.plan.profile()?)
     }
 
     /// Sizes of the training step's plan.

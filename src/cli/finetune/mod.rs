@@ -5,6 +5,7 @@ mod run;
 use super::{
     CliResult,
     common::{DeviceArgs, number_in, refuse, say},
+    profile::ProfileArgs,
     train::Stored,
 };
 use run::{HeldOut, Run};
@@ -127,10 +128,13 @@ pub struct Finetune {
     log: Option<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
 }
 
 impl Finetune {
     pub fn run(self) -> CliResult {
+        self.profile.begin()?;
         let metric = self.check()?;
         let model = Model::open(&self.model)?;
         // Another kind of model is told before anything is read.

@@ -4,6 +4,7 @@ use crate::cli::{
     CliResult,
     common::{DeviceArgs, number_in, refuse},
     data::read_documents,
+    profile::ProfileArgs,
 };
 use clap::{ArgAction, ValueEnum};
 use shaderlm::{
@@ -136,6 +137,8 @@ pub struct Flags {
     pub stats: bool,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
 }
 
 /// Settings whose defaults differ from model to model.
@@ -171,6 +174,7 @@ impl Flags {
                 return refuse(format!("{flag} 0: must be at least 1"));
             }
         }
+        self.profile.begin()?;
         self.check_folder(&self.state_file(), &self.out.join(model).join("model.safetensors"))
     }
 
