@@ -57,12 +57,12 @@ pub fn fixture(path: &str) -> String {
     format!("{}/kernels-tests/fixtures/gpt2/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn json(text: &str) -> serde_json::Value {
+pub fn json(text: &str) -> serde_json::Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 /// A text file of some kilobytes.
-fn corpus(folder: &Path) -> String {
+pub fn corpus(folder: &Path) -> String {
     let path = folder.join("text.txt");
     let words = ["the", "king", "speaks", "and", "no", "one", "hears", "him", "\n", "O"];
     let text: Vec<_> = (0..3000).map(|i| words[threefry([i, 5], [0, 1])[0] as usize % words.len()]).collect();
@@ -71,7 +71,7 @@ fn corpus(folder: &Path) -> String {
 }
 
 /// `train gpt2` of a tiny model, with the settings that a test adds.
-fn train(data: &str, out: &Path, steps: usize, more: &[&str]) -> Command {
+pub fn train(data: &str, out: &Path, steps: usize, more: &[&str]) -> Command {
     let mut command = shaderlm();
     command.args(["train", "gpt2", "--data", data, "--out"]).arg(out);
     command.args(["--layers", "1", "--heads", "2", "--width", "16", "--context", "16", "--batch", "3", "--warmup", "5"]);

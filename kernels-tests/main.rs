@@ -33,6 +33,7 @@ mod metrics;
 mod mse;
 mod optimizer;
 mod pretrain;
+mod profile;
 mod reduce;
 mod sample;
 mod shaders;

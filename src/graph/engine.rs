@@ -1,6 +1,11 @@
 //! The engine: an adapter (or the CPU), and the variables that plans share by name.
 
-use super::{GraphError, plan::{GpuPlan, Plan, PlanOptions}, profile::Profiler, record::Graph};
+use super::{
+    GraphError,
+    plan::{GpuPlan, Plan, PlanOptions},
+    profile::{self, Profiler},
+    record::Graph,
+};
 use crate::{
     gpu::{Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
     ops::{DType, HostData, HostTensor, Tensor, TensorType},
@@ -87,8 +92,13 @@ impl Engine {
 
     /// Measures what the dispatches of plans take that are compiled from now on, in a few runs of each.
     pub fn profile(&mut self) -> Arc<Profiler> {
+        self.profile_at_most(profile::EVENTS)
+    }
+
+    /// [`profile`](Self::profile), keeping no more than so many events of the device. The first call decides.
+    pub fn profile_at_most(&mut self, events: usize) -> Arc<Profiler> {
         let device = self.device_name();
-        self.profiler.get_or_insert_with(|| Arc::new(Profiler::new(device))).clone()
+        self.profiler.get_or_insert_with(|| Arc::new(Profiler::new(device, events))).clone()
     }
 
     /// The adapter's name and driver, or `cpu`.

@@ -17,8 +17,47 @@ const GROUPS: (usize, usize) = (32, 16_384);
 /// Turns of the loop in which arithmetic is timed, and in which it is checked. (Mesa's software adapter ends loops after
 /// 65,535 turns.)
 const TURNS: (u32, u32) = (512, 4);
-/// Multiply-adds of a sum in a turn of `bench_fma`, and products of an accumulator in a turn of `bench_cooperative`.
-const STEPS: (u32, u32) = (8, 4);
+/// Multiply-adds of a sum in a turn of `bench_fma`.
+const STEPS: u32 = 8;
+/// Matrices on each side of `bench_cooperative`.
+const MATRICES: usize = 8;
+
+fn copying(items: u32) -> Kernel {
+    kernel!("bench_copy").with("WG", LANES as u32).with("ITEMS", items)
+}
+
+fn reading(items: u32, turns: u32) -> Kernel {
+    kernel!("bench_read").with("WG", LANES as u32).with("ITEMS", items).with("TURNS", turns)
+}
+
+fn chaining(ty: &'static str, lanes: u32, sums: u32) -> Kernel {
+    kernel!("bench_fma").with("T", ty).with("WG", lanes).with("SUMS", sums)
+}
+
+/// Of products of `side` x `side` matrices of the first type, added up in the second.
+fn multiplying(types: (&'static str, &'static str), (lanes, side): (u32, u32), sums: u32, fresh: bool) -> Kernel {
+    kernel!("bench_cooperative")
+        .with("T", types.0)
+        .with("SUM", types.1)
+        .with("WG", lanes)
+        .with("SIDE", side)
+        .with("SUMS", sums)
+        .with("FRESH", fresh)
+}
+
+/// Every kernel that measures a ceiling, in all that its variants differ in: for tests.
+pub fn variants() -> Vec<Kernel> {
+    let mut all = vec![copying(1), copying(4), reading(8, 1), reading(8, 8)];
+    for ty in ["f32", "f16"] {
+        all.extend([2, 3, 4, 8].map(|sums| chaining(ty, 64, sums)));
+    }
+    for types in [("f16", "f32"), ("f16", "f16"), ("f32", "f32")] {
+        for fresh in [false, true] {
+            all.extend([(8, 8), (32, 8), (32, 16)].map(|sizes| multiplying(types, sizes, 4, fresh)));
+        }
+    }
+    all
+}
 
 pub fn measure(gpu: &Gpu, effort: Effort, progress: &mut Progress<'_>) -> Result<Ceilings, GpuError> {
     let caps = &gpu.caps;
@@ -137,7 +176,7 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
         let (x, y) = (gpu.buffer("bandwidth", bytes)?, gpu.buffer("bandwidth", bytes)?);
         gpu.write(&x, 0, bytemuck::cast_slice(&words[..units * 4]))?;
         for items in [1, 4] {
-            let kernel = kernel!("bench_copy").with("WG", LANES as u32).with("ITEMS", items as u32);
+            let kernel = copying(items as u32);
             let groups = units.div_ceil(LANES * items);
             let add = items as u32;
             let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[(&x, Access::Read), (&y, Access::Write)])?;
@@ -160,7 +199,7 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
         let x = gpu.buffer("bandwidth", bytes)?;
         gpu.write(&x, 0, bytemuck::cast_slice(&words[..units * 4]))?;
         for (items, turns) in [(8, 1), (8, 8)] {
-            let kernel = kernel!("bench_read").with("WG", LANES as u32).with("ITEMS", items as u32).with("TURNS", turns as u32);
+            let kernel = reading(items as u32, turns as u32);
             let each = LANES * items * turns;
             let groups = (units / each).max(1);
             let sums = gpu.buffer("sums", (groups * LANES * 4) as u64)?;
@@ -211,7 +250,7 @@ fn chains(gpu: &Gpu, effort: Effort, ty: &'static str) -> Result<Rate, GpuError>
     let sums: &[u32] = if effort == Effort::Brief { &[2, 4] } else { &[2, 3, 4, 8] };
     for &lanes in lanes {
         for &sums in sums {
-            let kernel = kernel!("bench_fma").with("T", ty).with("WG", lanes).with("SUMS", sums);
+            let kernel = chaining(ty, lanes, sums);
             let run = |groups: usize, turns| -> Result<(Bound, Buffer), GpuError> {
                 let y = gpu.buffer("sums", groups as u64 * u64::from(lanes) * 4)?;
                 let words = [groups as u32, turns, 1.0_f32.to_bits(), 1.0_f32.to_bits()];
@@ -223,7 +262,7 @@ fn chains(gpu: &Gpu, effort: Effort, ty: &'static str) -> Result<Rate, GpuError>
                 for (i, found) in bytemuck::pod_collect_to_vec::<u8, f32>(&bytes).into_iter().enumerate() {
                     let lane = i as u32 % lanes;
                     let start: u32 = (0..sums).flat_map(|sum| (0..4).map(move |part| lane + part + sum)).sum();
-                    let expected = (start + sums * 4 * turns * STEPS.0) as f32;
+                    let expected = (start + sums * 4 * turns * STEPS) as f32;
                     // f16 counts by ones up to 2048 only; what is longer on the way may be kept in f32.
                     let far = ty == "f16" && turns == TURNS.0 && found >= (sums * 4 * 2048) as f32;
                     if found != expected && !far {
@@ -235,7 +274,7 @@ fn chains(gpu: &Gpu, effort: Effort, ty: &'static str) -> Result<Rate, GpuError>
             let (bound, y) = run(3, TURNS.1)?;
             seconds(gpu, &bound, 1)?;
             check(&y, TURNS.1, 3)?;
-            let flops = f64::from(lanes * sums * 4 * TURNS.0 * STEPS.0) * 2.0;
+            let flops = f64::from(lanes * sums * 4 * TURNS.0 * STEPS) * 2.0;
             let mut last = y;
             let rate = fill(gpu, effort, flops, &mut |groups| {
                 let (bound, y) = run(groups, TURNS.0)?;
@@ -272,7 +311,7 @@ fn cooperative(gpu: &Gpu, effort: Effort) -> Result<Rate, GpuError> {
             (F32, F32) => ("f32", "f32"),
             _ => continue,
         };
-        match products(gpu, effort, (lanes, side), ty, sum) {
+        match products(gpu, effort, (lanes, side), (ty, sum)) {
             Ok(gflops) => found.push((gflops, format!("{side}x{side}x{side} {ty} -> {sum}"))),
             Err(error @ (GpuError::Wrong { .. } | GpuError::Validation { .. })) => failed = Some(error.to_string()),
             Err(other) => return Err(other),
@@ -286,57 +325,59 @@ fn cooperative(gpu: &Gpu, effort: Effort) -> Result<Rate, GpuError> {
     })
 }
 
-/// GFLOP/s of products of `side` x `side` matrices of `ty`, added up in `sum`.
+/// GFLOP/s of products of `side` x `side` matrices of the first type, added up in the second, by subgroups of `lanes`.
 fn products(
     gpu: &Gpu,
     effort: Effort,
     (lanes, side): (u32, u32),
-    ty: &'static str,
-    sum: &'static str,
+    types: (&'static str, &'static str),
 ) -> Result<f64, GpuError> {
     let n = side as usize;
-    let (a, b) = (|i: usize, k: usize| (i + 2 * k) % 3, |k: usize, j: usize| (3 * k + j) % 4);
-    let numbers: Vec<usize> =
-        (0..n * n).map(|at| a(at / n, at % n)).chain((0..n * n).map(|at| b(at / n, at % n))).collect();
-    let bytes: Vec<u8> = if ty == "f16" {
+    // Element of matrix m of either side.
+    let (a, b) = (|m: usize, i: usize, k: usize| (i + 2 * k + m) % 3, |m: usize, k: usize, j: usize| (3 * k + j + m) % 4);
+    let all = |number: &dyn Fn(usize, usize, usize) -> usize| -> Vec<usize> {
+        (0..MATRICES * n * n).map(|at| number(at / (n * n), at / n % n, at % n)).collect()
+    };
+    let numbers = [all(&a), all(&b)].concat();
+    let bytes: Vec<u8> = if types.0 == "f16" {
         numbers.iter().flat_map(|&x| f16::from_f32(x as f32).to_le_bytes()).collect()
     } else {
         numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect()
     };
     let x = gpu.buffer("matrices", bytes.len() as u64)?;
     gpu.write(&x, 0, &bytes)?;
-    let width = if sum == "f16" { 2 } else { 4 };
+    let width = if types.1 == "f16" { 2 } else { 4 };
+    let fresh = gpu.caps.software;
+    let steps = if fresh { 1 } else { 4 };
     let mut most = 0.0_f64;
-    for sums in [2_u32, 4, 8] {
-        let kernel = kernel!("bench_cooperative")
-            .with("T", ty)
-            .with("SUM", sum)
-            .with("WG", lanes)
-            .with("SIDE", side)
-            .with("SUMS", sums);
+    for sums in [2_usize, 4, 8, 16] {
+        let kernel = multiplying(types, (lanes, side), sums as u32, fresh);
         let run = |groups: usize, turns| -> Result<(Bound, Buffer), GpuError> {
-            let y = gpu.buffer("products", (groups * sums as usize * n * n * width) as u64)?;
+            let y = gpu.buffer("products", (groups * sums * n * n * width) as u64)?;
             Ok((bind(gpu, &kernel, &[groups as u32, turns], &[(&x, Access::Read), (&y, Access::Write)])?, y))
         };
         let (bound, y) = run(3, TURNS.1)?;
         seconds(gpu, &bound, 1)?;
-        let bytes = gpu.read(&y, 0, (3 * sums as usize * n * n * width) as u64)?;
-        let found: Vec<f32> = if sum == "f16" {
+        let bytes = gpu.read(&y, 0, (3 * sums * n * n * width) as u64)?;
+        let found: Vec<f32> = if types.1 == "f16" {
             bytemuck::pod_collect_to_vec::<u8, u16>(&bytes).into_iter().map(|x| f16::from_bits(x).to_f32()).collect()
         } else {
             bytemuck::pod_collect_to_vec(&bytes)
         };
         for (at, found) in found.into_iter().enumerate() {
-            let (i, j) = (at / n % n, at % n);
-            let once: usize = (0..n).map(|k| a(i, k) * b(k, j)).sum();
-            let expected = (once as u32 * TURNS.1 * STEPS.1) as f32;
-            // f16 has eleven bits.
-            let exact = sum == "f32" || expected <= 2048.0;
-            if (found - expected).abs() > if exact { 0.0 } else { expected / 100.0 } {
+            let (sum, i, j) = (at / (n * n) % sums, at / n % n, at % n);
+            let (row, column) = (sum / (sums / 2), sum % (sums / 2));
+            let product = |turn: usize| {
+                let (row, column) = if fresh { ((turn + row) % MATRICES, (turn + column) % MATRICES) } else { (row, column) };
+                (0..n).map(|k| a(row, i, k) * b(column, k, j)).sum::<usize>()
+            };
+            // Whole numbers below 2048, so exact in f16 too.
+            let expected = (steps * (0..TURNS.1 as usize).map(product).sum::<usize>()) as f32;
+            if found != expected {
                 return wrong(gpu, &kernel, found, expected);
             }
         }
-        let flops = 2.0 * f64::from(side).powi(3) * f64::from(sums * TURNS.0 * STEPS.1);
+        let flops = 2.0 * f64::from(side).powi(3) * (sums * steps) as f64 * f64::from(TURNS.0);
         let rate = fill(gpu, effort, flops, &mut |groups| Ok(run(groups, TURNS.0)?.0))?;
         most = most.max(rate);
     }

@@ -3,7 +3,7 @@
 mod host;
 mod kernels;
 
-use super::{Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions, cache};
+use super::{Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions, Kernel, cache};
 use serde::{Deserialize, Serialize};
 use std::{path::PathBuf, time::Duration};
 
@@ -113,6 +113,11 @@ impl Ceilings {
         if let (Some(path), Ok(text)) = (path(&self.name, &self.backend, &self.driver), serde_json::to_vec_pretty(self)) {
             cache::write(&path, &text);
         }
+    }
+
+    /// Every kernel that measures one, in all that its variants differ in: for tests.
+    pub fn kernels() -> Vec<Kernel> {
+        kernels::variants()
     }
 
     /// The arithmetic rate that a kernel is held against, GFLOP/s: that of cooperative matrices for one that says in its label

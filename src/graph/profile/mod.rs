@@ -15,7 +15,7 @@ use std::{
 /// Runs of a plan that are measured, counted from 1. Those before it warm up, and count only for a plan that has no others.
 const RUNS: (usize, usize) = (3, 5);
 /// The most events of a device that are kept, over all plans, so that the trace stays small.
-const EVENTS: usize = 50_000;
+pub(super) const EVENTS: usize = 50_000;
 
 /// What a dispatch (on the CPU: an operation) is.
 #[derive(Debug, Clone, Default)]
@@ -117,9 +117,9 @@ pub struct Profiler {
 }
 
 impl Profiler {
-    /// A profiler for an engine on `device`.
-    pub(super) fn new(device: String) -> Self {
-        Self { start: Instant::now(), events: EVENTS, state: Mutex::new(Profile { device, ..Profile::default() }) }
+    /// A profiler for an engine on `device` that keeps so many events.
+    pub(super) fn new(device: String, events: usize) -> Self {
+        Self { start: Instant::now(), events, state: Mutex::new(Profile { device, ..Profile::default() }) }
     }
 
     /// What has been collected so far.

@@ -37,17 +37,18 @@ impl Profile {
         for meta in named(HOST, "host", 1).into_iter().chain(named(DEVICE, &self.device, 2)) {
             write!(out, ",\n{meta}")?;
         }
-        let mut runs: Vec<_> = self.plans.iter().flat_map(|plan| plan.runs.iter().map(move |run| (plan, run))).collect();
-        runs.sort_by(|a, b| a.1.wall.begin.total_cmp(&b.1.wall.begin));
-        for (plan, run) in runs {
+        let plans = self.plans.iter().enumerate();
+        let mut runs: Vec<_> = plans.flat_map(|(id, plan)| plan.runs.iter().map(move |run| (id, plan, run))).collect();
+        runs.sort_by(|a, b| a.2.wall.begin.total_cmp(&b.2.wall.begin));
+        for (id, plan, run) in runs {
             for (name, span) in &run.host {
-                let args = json!({"plan": plan.name, "run": run.number});
+                let args = json!({"plan": plan.name, "plan_id": id, "run": run.number});
                 write!(out, ",\n{}", event(name, "host", HOST, *span, args))?;
             }
             for (about, span) in plan.about.iter().zip(&run.device) {
                 let mut args = json!({
                     "kernel": about.kernel, "layer": about.layer, "operation": about.operation, "shapes": about.shapes,
-                    "flops": about.flops, "bytes": about.bytes, "plan": plan.name, "run": run.number,
+                    "flops": about.flops, "bytes": about.bytes, "plan": plan.name, "plan_id": id, "run": run.number,
                 });
                 if about.workgroups > 0 {
                     args["workgroups"] = about.workgroups.into();
@@ -70,15 +71,15 @@ impl Profile {
             let busy: f64 = run.device.iter().map(|span| span.length()).sum();
             json!({"number": run.number, "wall_us": run.wall.length(), "device_us": busy})
         };
-        let plan = |plan: &PlanProfile| {
+        let plan = |(id, plan): (usize, &PlanProfile)| {
             json!({
-                "name": plan.name, "dispatches": plan.about.len(), "runs": plan.count,
+                "id": id, "name": plan.name, "dispatches": plan.about.len(), "runs": plan.count,
                 "measured": plan.runs.iter().map(run).collect::<Vec<_>>(),
             })
         };
         json!({
             "device": self.device, "clock": clock, "covered": self.covered(), "left_out_runs": self.left_out,
-            "plans": self.plans.iter().map(plan).collect::<Vec<_>>(),
+            "plans": self.plans.iter().enumerate().filter(|(_, p)| !p.runs.is_empty()).map(plan).collect::<Vec<_>>(),
         })
     }
 }
