@@ -1,6 +1,6 @@
 // Products of cooperative matrices, 2 x SUMS/2 accumulators a workgroup (one subgroup), each of a pair of its own: their rate.
 //   x: 8 matrices a [SIDE,SIDE], then 8 matrices b, row by row     y: SUMS matrices a workgroup, which begin as they are
-//   FRESH: other matrices each turn. A compiler that makes plain multiplications and additions of them (Mesa's) would take the
+//   FRESH: other matrices a each turn. A compiler that makes plain multiplications and additions of them (Mesa's) would take the
 //   products of the same ones out of the loop. Without, they stay in registers, and the loads do not count.
 enable wgpu_cooperative_matrix;
 {% if T == "f16" %}
@@ -19,9 +19,6 @@ struct Params { groups: u32, turns: u32 }
 {% for r in range(2) %}
     let a{{ r }} = coopLoadT<{{ MATRIX }}<{{ T }}, A>>(&x[{% if FRESH %}(turn + {{ r }}u) % 8u * {{ SIZE }}u{% else %}{{ r * SIZE }}u{% endif %}], {{ SIDE }}u);
 {% endfor %}
-{% for c in range(COLS) %}
-    let b{{ c }} = coopLoadT<{{ MATRIX }}<{{ T }}, B>>(&x[{% if FRESH %}((turn + {{ c }}u) % 8u + 8u) * {{ SIZE }}u{% else %}{{ (c + 8) * SIZE }}u{% endif %}], {{ SIDE }}u);
-{% endfor %}
 {% endmacro %}
 @compute @workgroup_size({{ WG }})
 fn main(@builtin(workgroup_id) id: vec3<u32>) {
@@ -29,6 +26,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>) {
     let first = id.x * {{ SUMS * SIZE }}u;
 {% for i in range(SUMS) %}
     var s{{ i }} = coopLoadT<{{ MATRIX }}<{{ SUM }}, C>>(&y[first + {{ i * SIZE }}u], {{ SIDE }}u);
+{% endfor %}
+{% for c in range(COLS) %}
+    let b{{ c }} = coopLoadT<{{ MATRIX }}<{{ T }}, B>>(&x[{{ (c + 8) * SIZE }}u], {{ SIDE }}u);
 {% endfor %}
 {{ "" if FRESH else load() }}
     for (var turn = 0u; turn < p.turns; turn = turn + 1u) {

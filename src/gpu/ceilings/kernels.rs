@@ -368,7 +368,7 @@ fn products(
             let (sum, i, j) = (at / (n * n) % sums, at / n % n, at % n);
             let (row, column) = (sum / (sums / 2), sum % (sums / 2));
             let product = |turn: usize| {
-                let (row, column) = if fresh { ((turn + row) % MATRICES, (turn + column) % MATRICES) } else { (row, column) };
+                let row = if fresh { (turn + row) % MATRICES } else { row };
                 (0..n).map(|k| a(row, i, k) * b(column, k, j)).sum::<usize>()
             };
             // Whole numbers below 2048, so exact in f16 too.
