@@ -66,8 +66,8 @@ pub struct GpuOptions {
     pub choice: DeviceChoice,
     /// Ask for no more than WebGPU's default limits, whatever the adapter offers (the tests do).
     pub default_limits: bool,
-    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`, `timestamps`, `cooperative-matrix`; and
-    /// `software`, to choose kernels on a software adapter as on a real GPU.
+    /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`, `timestamps`, `timestamps-inside`,
+    /// `cooperative-matrix`; and `software`, to choose kernels on a software adapter as on a real GPU.
     pub without: Vec<String>,
     /// Ask for cooperative matrices too, which wgpu calls experimental.
     pub cooperative: bool,
@@ -111,12 +111,12 @@ impl Gpu {
             (wgpu::Features::SUBGROUP, "subgroup"),
             (wgpu::Features::SHADER_F16, "f16"),
             (wgpu::Features::PIPELINE_CACHE, "pipeline-cache"),
-            (Timestamps::FEATURES, "timestamps"),
         ] {
             if allowed(name) {
                 features |= offered & feature;
             }
         }
+        features |= offered & Timestamps::features(&allowed);
         let mut experimental = wgpu::ExperimentalFeatures::disabled();
         let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         if options.cooperative && offered.contains(cooperative) && allowed("cooperative-matrix") {

@@ -14,14 +14,22 @@ pub enum Timestamps {
 }
 
 impl Timestamps {
-    /// What a device is asked for.
-    pub(super) const FEATURES: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY
-        .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS)
-        .union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+    /// What it takes between the dispatches of a pass, besides [`wgpu::Features::TIMESTAMP_QUERY`].
+    const INSIDE: wgpu::Features =
+        wgpu::Features::TIMESTAMP_QUERY_INSIDE_ENCODERS.union(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+
+    /// What a device is asked for: all, or what is left without `timestamps` or `timestamps-inside`.
+    pub(super) fn features(allowed: impl Fn(&str) -> bool) -> wgpu::Features {
+        match (allowed("timestamps"), allowed("timestamps-inside")) {
+            (false, _) => wgpu::Features::empty(),
+            (true, false) => wgpu::Features::TIMESTAMP_QUERY,
+            (true, true) => wgpu::Features::TIMESTAMP_QUERY | Self::INSIDE,
+        }
+    }
 
     /// What a device with these features can do.
     pub(super) fn of(features: wgpu::Features) -> Self {
-        if features.contains(Self::FEATURES) {
+        if features.contains(wgpu::Features::TIMESTAMP_QUERY | Self::INSIDE) {
             Self::Inside
         } else if features.contains(wgpu::Features::TIMESTAMP_QUERY) {
             Self::Passes
