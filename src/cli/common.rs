@@ -60,11 +60,23 @@ pub fn on_interrupt() -> Result<(), ctrlc::Error> {
             let flag = STOP.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if flag.is_none_or(|flag| flag.swap(true, Ordering::SeqCst)) {
                 profile::interrupted();
-                std::process::exit(130);
+                leave(130);
             }
         });
     });
     result
+}
+
+/// Ends the process while another thread may be in the driver. Nothing is torn down before: libraries that were would crash
+/// that thread.
+fn leave(code: i32) -> ! {
+    #[cfg(unix)]
+    // Safety: it ends the process, and runs nothing in it.
+    unsafe {
+        libc::_exit(code)
+    }
+    #[cfg(not(unix))]
+    std::process::exit(code)
 }
 
 /// A flag that Ctrl-C sets. A second Ctrl-C does not wait for whoever looks at it.
