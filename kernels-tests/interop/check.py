@@ -1,4 +1,5 @@
-"""Checks a shaderlm binary against transformers, in both directions: GPT-2 here, encoders in encoders.py.
+"""Checks a shaderlm binary against transformers, in both directions: GPT-2 here, encoders in encoders.py,
+ELECTRA in electra.py.
 
     pip install -r requirements.txt && python check.py ../../target/release/shaderlm [--device D] [--keep FOLDER]
 
@@ -6,7 +7,7 @@
    tokenizer must give the text back, and `shaderlm forward` and `backward` must agree with torch on it.
 2. `shaderlm forward` and `backward` must agree with torch on the folders of ../fixtures/gpt2 too, which
    transformers wrote (run its make.py first if they are not there).
-3. The same two ways for BERT, DistilBERT and ALBERT: see encoders.py.
+3. The same two ways for BERT, DistilBERT and ALBERT (see encoders.py) and for ELECTRA (see electra.py).
 
 Prints one row a check. Exit code 1 if any failed, 2 if the check itself could not run.
 """
@@ -22,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+import electra
 import encoders
 from common import GRAD_NMSE, LOSS_REL, Table, compare_values, nmse, shaderlm
 
@@ -174,6 +176,7 @@ def main():
         check_trained(table, binary, work, device)
         check_fixtures(table, binary, work, device)
         encoders.check(table, binary, work, device)
+        electra.check(table, binary, work, device)
     print(f"{table.failed} failed" if table.failed else "all passed")
     return 1 if table.failed else 0
 

@@ -7,6 +7,7 @@
    tokenizer): `classify` and `forward` agree with it.
 """
 
+import copy
 import json
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from common import GRAD_NMSE, LOGITS_ABS, LOSS_REL, compare_values, nmse, printed, shaderlm
+from examples import example
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "fixtures" / "encoders"))
-import random_encoder  # noqa: E402  (it is among the fixtures' scripts)
+import checks  # noqa: E402  (these are among the fixtures' scripts)
+import random_encoder  # noqa: E402
 
 SENTENCES = [
     "Shall I compare thee to a summer's day?",
@@ -39,8 +42,9 @@ TRAINED = [
 ]
 
 
-def load(table, what, model):
-    """The folder as the class that its config.json names reads it, in f32 with eager attention; None if it does not."""
+def load(table, what, model, beyond=()):
+    """The folder as the class that its config.json names reads it, in f32 with eager attention; None if it does not. No
+    weight may be missing, and none but those that `beyond` names may be left over."""
     name = json.loads((model / "config.json").read_text())["architectures"][0]
     try:
         net, info = getattr(transformers, name).from_pretrained(
@@ -49,7 +53,9 @@ def load(table, what, model):
     except Exception as error:  # whatever transformers raises is a finding about the folder
         table.row(f"{what}: transformers loads it", False, f"{type(error).__name__}: {error}".splitlines()[0])
         return None
-    wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[kind]}
+    wrong = {kind: sorted(info[kind]) for kind in ("missing_keys", "mismatched_keys") if info[kind]}
+    if set(info["unexpected_keys"]) != set(beyond):
+        wrong["unexpected_keys"] = sorted(info["unexpected_keys"])
     size = sum(p.numel() for p in net.parameters())
     detail = f"{name}, {size} parameters" if not wrong else json.dumps(wrong)
     table.row(f"{what}: transformers loads it", not wrong, detail)
@@ -74,30 +80,8 @@ def load_tokenizer(table, what, model):
     return tokenizer
 
 
-def example(net):
-    """Inputs [3, time] with padding on the right and two segments, labels for the class's loss, and the mask."""
-    draw = torch.Generator().manual_seed(7)
-    time = min(19, net.config.max_position_embeddings)
-    ids = torch.randint(net.config.vocab_size, (3, time), generator=draw)
-    mask = torch.ones_like(ids)
-    mask[1, -3:] = 0
-    mask[2, -8:] = 0
-    inputs = {"input_ids": ids, "attention_mask": mask}
-    if net.config.model_type != "distilbert":
-        inputs["token_type_ids"] = (torch.arange(time) >= 6).long().expand(3, time).contiguous()
-    name = type(net).__name__
-    if name.endswith("ForSequenceClassification"):
-        return inputs, {"labels": torch.tensor([2, 0, 1])}, mask
-    tokens = ids.masked_fill(torch.rand(ids.shape, generator=draw) < 0.6, -100).masked_fill(mask == 0, -100)
-    labels = {"labels": tokens}
-    if name.endswith("ForPreTraining"):
-        pair = "sentence_order_label" if net.config.model_type == "albert" else "next_sentence_label"
-        labels[pair] = torch.tensor([1, 0, 1])
-    return inputs, labels, mask
-
-
 def check_forward(table, binary, what, net, model, work, device):
-    """`forward` on a padded batch: every output of the class, by transformers' names."""
+    """`forward` on a padded batch: every output of the class, by transformers' names, wherever there is text."""
     inputs, _, mask = example(net)
     fed, out = work / "in.safetensors", work / "out.safetensors"
     out.unlink(missing_ok=True)
@@ -111,7 +95,8 @@ def check_forward(table, binary, what, net, model, work, device):
     odd = set(got) ^ set(want)
     table.row(f"{what}: forward: names", not odd, ", ".join(sorted(want)) if not odd else f"missing or extra: {sorted(odd)}")
     for name, value in want.items():
-        compare_values(table, f"{what}: forward: {name}", got, name, value, mask if value.ndim == 3 else None)
+        where = mask if value.shape[: mask.ndim] == mask.shape else None
+        compare_values(table, f"{what}: forward: {name}", got, name, value, where)
 
 
 def check_backward(table, binary, what, net, model, work, device):
@@ -134,13 +119,17 @@ def check_backward(table, binary, what, net, model, work, device):
         error = abs(got["loss"].item() / loss.item() - 1)
         table.row(f"{what}: loss", error <= LOSS_REL, f"{got['loss'].item():.6f}, relative error {error:.1e}")
     largest = max(g.norm().item() for g in want.values())
+    exact = copy.deepcopy(net).double()
+    exact.zero_grad()
+    exact(**inputs, **labels).loss.backward()
+    zero = checks.vanishing({f"grad.{name}": p.grad for name, p in exact.named_parameters()})
     # (how bad, name, what to print), of which the worst is shown: a row a gradient would be hundreds.
     found = []
     for name in sorted(set(want) & set(got)):
         if got[name].shape != want[name].shape:
             found.append((float("inf"), name, f"{tuple(got[name].shape)}, wanted {tuple(want[name].shape)}"))
-        elif random_encoder.is_key_bias(name):
-            # Zero but for rounding on both sides.
+        elif name in zero:
+            # But for rounding, on both sides.
             size = got[name].norm().item() / largest
             found.append((size / 1e-5, name, f"{size:.1e} of the largest, wanted 0"))
         else:
@@ -227,13 +216,13 @@ def check_trained(table, binary, work, device):
     return folders
 
 
-def check_finetuned(table, binary, base, work, device):
+def check_finetuned(table, binary, what, base, work, device, *flags):
     """Direction 1, goes on: what `finetune` saves, with its labels."""
-    data, model, what = work / "task.tsv", work / "finetuned", "finetuned"
+    data, model = work / "task.tsv", work / what.replace(" ", "-")
     rows = [f"{text}\t{LABELS[i % 3]}" for i, text in enumerate(SENTENCES * 6)]
     data.write_text("text\tlabel\n" + "\n".join(rows) + "\n", encoding="utf-8")
     if not shaderlm(table, binary, f"{what}: finetune", "finetune", "--model", base, "--task", "classify", "--data", data,
-                    "--out", model, "--epochs", 2, "--batch", 4, "--lr", 1e-3, "--overwrite", *device):
+                    "--out", model, "--epochs", 2, "--batch", 4, "--lr", 1e-3, "--overwrite", *flags, *device):
         return
     net, tokenizer = load(table, what, model), load_tokenizer(table, what, model)
     if net is None or tokenizer is None:
@@ -274,7 +263,7 @@ def check(table, binary, work, device):
     base = folders.get("BertForPreTraining")
     if base is None:
         return  # the row that says why has been printed
-    check_finetuned(table, binary, base, work, device)
+    check_finetuned(table, binary, "finetuned", base, work, device)
     tokenizer = load_tokenizer(table, "for random models", base)
     if tokenizer is not None:
         check_saved(table, binary, tokenizer, work, device)
