@@ -7,6 +7,7 @@
 
 use clap::Parser;
 use shaderlm::{
+    gpu::Autotune,
     graph::{Engine, EngineOptions, Graph, Plan, PlanOptions},
     models::{Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie},
     ops::{HostTensor, IGNORE, Tensor},
@@ -23,6 +24,9 @@ struct Args {
     /// Text files, those of the training
     #[arg(long, required = true, num_args = 1..)]
     data: Vec<PathBuf>,
+    /// Held-out text files; by default a part of --data, as in training
+    #[arg(long, num_args = 1..)]
+    held_out: Vec<PathBuf>,
     /// Part of the data, at its end, that was held out
     #[arg(long, default_value_t = 0.1)]
     eval_fraction: f64,
@@ -172,12 +176,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let context = step.discriminator.max_position_embeddings;
     let settings = PretrainSettings::electra(context, 0.15, args.seed);
-    let (train, held_out) = Documents::read(&args.data, &tokenizer, |_| {})?.split(args.eval_fraction);
+    let all = Documents::read(&args.data, &tokenizer, |_| {})?;
+    let (train, held_out) = if args.held_out.is_empty() {
+        all.split(args.eval_fraction)
+    } else {
+        (all, Documents::read(&args.held_out, &tokenizer, |_| {})?)
+    };
     let bigrams = Bigrams::of(&train, tokenizer.vocab_size());
     let (train, held_out) = (Pretraining::new(train, &tokenizer, settings)?, Pretraining::new(held_out, &tokenizer, settings)?);
 
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
+    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
     eprintln!("{}", engine.device_name());
     step.load(Some(&generator), &discriminator, &mut engine, 0)?;
     let sizes = ReplacedBatch { rows: args.batch, context, predictions: settings.max_predictions, dropout: 0.0, recompute: false };

@@ -3,8 +3,12 @@
 //! alone (a masked LM) and a step of the discriminator alone (on text that is corrupted already), each with an optimizer of
 //! its own. They alternate, and the last line is the ratio of the medians.
 
+#[allow(dead_code)] // Not every benchmark uses all of it.
+mod common;
+
 use clap::Parser;
 use shaderlm::{
+    gpu::Autotune,
     graph::{Engine, EngineOptions, Graph},
     models::{Electra, ElectraConfig, Encoder, Mode, Parameter, ReplacedBatch, ReplacedObjective, ReplacedTokens, Text, Tie},
     ops::{self, HostTensor, IGNORE, OpError, Tensor, TensorType},
@@ -33,6 +37,9 @@ struct Args {
     batch: usize,
     #[arg(long, default_value_t = 7)]
     repeats: usize,
+    /// Print where the whole step's time goes, by kernel, instead of timing it.
+    #[arg(long)]
+    profile: bool,
     /// Given by cargo bench.
     #[arg(long, hide = true)]
     bench: bool,
@@ -76,8 +83,9 @@ fn named(list: Vec<Parameter>, rename: &dyn Fn(&str) -> String) -> Vec<Parameter
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
+    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
     eprintln!("{}", engine.device_name());
+    let profiler = args.profile.then(|| engine.profile());
     let discriminator = ElectraConfig {
         vocab_size: args.vocab,
         hidden_size: args.width,
@@ -164,6 +172,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         times: Vec::new(),
     });
 
+    if let Some(profiler) = profiler {
+        let (whole, mut step) = (&mut contenders[0], 0);
+        return common::print_profile(&mut engine, &profiler, |engine| {
+            whole.trainer.step(engine, step, std::slice::from_ref(&whole.values))?;
+            step += 1;
+            Ok(())
+        });
+    }
     // Two of each unmeasured: pipelines are compiled and caches filled.
     for repetition in 0..args.repeats + 2 {
         for contender in &mut contenders {

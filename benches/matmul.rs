@@ -1,6 +1,7 @@
 //! Times matrix products on the adapter: `cargo bench --bench matmul [-- M,N,K[,nn|nt|tn]...]`.
 
 use shaderlm::{
+    gpu::Autotune,
     graph::{Engine, EngineOptions, Graph, PlanOptions},
     ops::{self, HostTensor, Layout, TensorType},
 };
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
+    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
     println!("{}", engine.device_name());
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with("--")).collect();
     let shapes = if wanted.is_empty() {

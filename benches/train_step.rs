@@ -5,6 +5,7 @@ mod common;
 
 use clap::{Parser, ValueEnum};
 use shaderlm::{
+    gpu::Autotune,
     graph::{Engine, EngineOptions, Graph, PlanOptions},
     models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, Tensor, TensorType},
@@ -66,7 +67,7 @@ impl Args {
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true })?;
+    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
     eprintln!("{}", engine.device_name());
     let profiler = args.profile.then(|| engine.profile());
     let config = args.config();

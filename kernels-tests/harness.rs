@@ -26,6 +26,19 @@ pub fn engine() -> Engine {
     Engine::on(GPU.clone())
 }
 
+/// The adapter under test, with kernels chosen as on a real GPU.
+static AS_HARDWARE: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
+    let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
+    let mut options = GpuOptions::new(wanted.parse().expect("SHADERLM_DEVICE names a device"));
+    options.without.push("software".into());
+    Arc::new(Gpu::open(&options).expect("a GPU adapter is needed for the kernel tests"))
+});
+
+/// A fresh engine there.
+pub fn engine_as_hardware() -> Engine {
+    Engine::on(AS_HARDWARE.clone())
+}
+
 /// Bytes of known pattern on each side of every planned tensor.
 const SENTINEL: u64 = 4096;
 
@@ -111,15 +124,19 @@ impl Case {
 
     /// Runs on the adapter and in f64, and compares `outputs` and all variables. `what` is for the message.
     pub fn check(self, what: &str, outputs: &[Tensor], bound: Bound) {
+        self.check_on(engine(), None, what, outputs, bound);
+    }
+
+    /// The same on another engine, with another kernel wherever there is a choice.
+    pub fn check_on(self, mut engine: Engine, choice: Option<usize>, what: &str, outputs: &[Tensor], bound: Bound) {
         let (feeds, mut variables) = self.in_f64();
         let expected = evaluate(&self.g, &feeds, &mut variables, outputs);
 
-        let mut engine = engine();
         for (name, _, value) in &self.variables {
             engine.set(name, value).expect("the variable fits");
         }
         let fed = self.feeds;
-        let options = PlanOptions { sentinel: SENTINEL, ..PlanOptions::default() };
+        let options = PlanOptions { sentinel: SENTINEL, choice, ..PlanOptions::default() };
         let mut plan = engine.compile(self.g, outputs, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
         for (tensor, value) in fed {
             plan.set(tensor, value).expect("the input fits");

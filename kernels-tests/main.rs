@@ -42,4 +42,5 @@ mod tasks;
 mod text;
 mod tokens;
 mod trainer;
+mod tune;
 mod view;

@@ -1,7 +1,11 @@
 //! Matrix products: every layout, batches, epilogues, and operands larger than a binding.
 
-use crate::harness::{Bound, Case};
-use shaderlm::ops::{self, Layout, Tensor};
+use crate::harness::{Bound, Case, engine, engine_as_hardware};
+use shaderlm::{
+    gpu::Capabilities,
+    graph::decisions,
+    ops::{self, Gelu, Layout, Tensor},
+};
 
 const SHAPES: [[usize; 3]; 16] = [
     [1, 1, 1], [1, 7, 3], [2, 64, 64], [3, 63, 65], [5, 8, 128], [8, 257, 31], [9, 100, 4], [13, 12, 11], [31, 33, 17],
@@ -102,4 +106,46 @@ fn operands_and_results_larger_than_a_binding() {
     let (a, b) = (c.input([70_001, 8, 64]), c.input([70_001, 3, 64]));
     let y = ops::matmul_with(&mut c.g, a, b, None, Layout { transpose_b: true, ..Layout::default() }).unwrap();
     c.check("70,001 matrices", &[y], Bound::Nmse);
+}
+
+/// Every kernel that could be chosen, of software and of real GPUs, on sizes that fill a tile, and that do not, and with k long
+/// enough to be taken in parts.
+#[test]
+fn every_kernel_that_can_be_chosen() {
+    let mut seen = std::collections::BTreeSet::new();
+    // Drivers take long to compile the large tiles: both ways to store both operands, not each with each.
+    for shape in [[3, 20, 36], [33, 17, 9], [132, 68, 48], [20, 36, 1024]] {
+        for (ta, tb) in [(false, false), (true, true), (false, true)] {
+            if (ta, tb) == (false, true) && shape[0] > 8 {
+                continue;
+            }
+            let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.5 };
+            let case = || {
+                let mut c = Case::new();
+                let (a, b) = operands(&mut c, shape, ta, tb);
+                let (bias, residual) = (c.input([shape[1]]), c.input([shape[0], shape[1]]));
+                let h = ops::matmul_with(&mut c.g, a, b, None, layout).unwrap();
+                let plain = Layout { alpha: 1.0, ..layout };
+                let biased = ops::matmul_with(&mut c.g, a, b, Some(bias), plain).unwrap();
+                let active = ops::gelu(&mut c.g, biased, Gelu::Tanh).unwrap();
+                let y = ops::add(&mut c.g, active, residual).unwrap();
+                (c, [h, y])
+            };
+            for (kind, make) in [("software", engine as fn() -> _), ("hardware", engine_as_hardware)] {
+                let (c, outputs) = case();
+                let caps: Capabilities = make().capabilities().unwrap().clone();
+                let list = decisions(&c.g, &outputs, &caps).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+                for choice in 0..list.len().max(1) {
+                    let (c, outputs) = case();
+                    let name = list.get(choice).map_or("the only kernel", String::as_str);
+                    let what = format!("{shape:?}, transposed {ta} {tb}, {name}, chosen as on {kind}");
+                    c.check_on(make(), Some(choice), &what, &outputs, Bound::Nmse);
+                    seen.insert(name.to_owned());
+                }
+            }
+        }
+    }
+    for part in ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"] {
+        assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
+    }
 }

@@ -147,6 +147,9 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
     }
     let grads = gradients(g, loss.unwrap(), &[x]).unwrap();
     wanted.extend(grads.into_iter().flatten());
+    // Long enough for k to be taken in parts.
+    let (a, b) = (g.input("a", TensorType::f32([n, 1024])), g.input("b", TensorType::f32([1024, n])));
+    wanted.push(ops::matmul(g, a, b).unwrap());
     let slots = ["places", "used", "tokens"].map(|name| g.input(name, TensorType::u32([6])));
     let placed = ops::place_tokens(g, labels, slots[0], slots[1], slots[2]).unwrap();
     let replaced = ops::replaced_labels(g, labels, placed, labels).unwrap();
@@ -190,8 +193,9 @@ fn variants() -> BTreeMap<String, Kernel> {
     let mut found: BTreeMap<_, _> = Ceilings::kernels().into_iter().map(|kernel| (kernel.label(), kernel)).collect();
     for caps in adapters() {
         for (g, wanted) in &graphs {
-            for no_fusion in [false, true] {
-                let options = PlanOptions { no_fusion, ..PlanOptions::default() };
+            let plans = [(false, None), (true, None)].into_iter().chain((0..9).map(|choice| (false, Some(choice))));
+            for (no_fusion, choice) in plans {
+                let options = PlanOptions { no_fusion, choice, ..PlanOptions::default() };
                 let Ok(list) = kernels(g, wanted, &caps, &options) else {
                     assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
                     continue;
@@ -264,7 +268,7 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 44] = [
+const TESTED_IN: [(&str, &str); 45] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
     ("attention_backward", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
@@ -275,7 +279,7 @@ const TESTED_IN: [(&str, &str); 44] = [
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("sample", "sample"),
+    ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
     ("token_labels", "tokens"), ("token_slots", "tokens"), ("zero", "view"),

@@ -1,80 +1,135 @@
-// Matrix product through workgroup memory, for real GPUs: 16 x 16 threads of 4 x 4 outputs, a 64 x 64 tile, 16 steps of k
-// at a time. AT: a is stored [k,m]; BT: b is stored [n,k]. Loads run along the stored rows, so they coalesce.
+// Matrix product through workgroup memory, for real GPUs. A workgroup makes a tile of BM x BN outputs, 16 steps of k at a
+// time; a thread makes TM x TN of them in registers. While a step is computed, the next one's operands are on their way into
+// registers, so that loads and arithmetic overlap with one set of tiles (and two fit the portable 16 KiB at 128 x 128).
+// AT: a is stored [k,m]; BT: b is stored [n,k]. Loads run along the stored rows, four elements a thread, so they coalesce.
 {% include "group.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
 {% set comp = ["x", "y", "z", "w"] %}
-// Tiles as [k][64], so that a thread reads its four rows or columns as one vec4.
-var<workgroup> tile_a: array<vec4<f32>, 256>;
-var<workgroup> tile_b: array<vec4<f32>, 256>;
+{% set BK = 16 %}
+{% set COLUMNS = BN // TN %}
+{% set THREADS = (BM // TM) * COLUMNS %}
+// Vectors of four that a thread fetches of either operand a step.
+{% set ALOADS = BM * BK // 4 // THREADS %}
+{% set BLOADS = BN * BK // 4 // THREADS %}
+// Groups of four rows and of four columns that a thread makes; neighbouring threads' groups are neighbours, so that a
+// subgroup reads the tiles without bank conflicts.
+{% set ROWS = TM // 4 %}
+{% set COLS = TN // 4 %}
+// As [k][m] and [k][n].
+var<workgroup> tile_a: array<vec4<f32>, {{ BK * BM // 4 }}>;
+var<workgroup> tile_b: array<vec4<f32>, {{ BK * BN // 4 }}>;
 
-fn load_a(at: u32, m: u32, k: u32) -> f32 {
-    if (m >= p.m || k >= p.k) { return 0.0; }
-    return a[at + {{ "k * p.lda + m" if AT else "m * p.lda + k" }}];
+// Four elements of a stored row from (row, column), zeros beyond the edge.
+{% for o in ["a", "b"] %}
+{% set VEC = AVEC if o == "a" else BVEC %}
+fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+    if (row >= rows || column >= columns) { return vec4<f32>(); }
+    let place = at + row * p.ld{{ o }} + column;
+{% if VEC %}
+    return {{ o }}[place / 4u];
+{% else %}
+    var v = vec4<f32>({{ o }}[place], 0.0, 0.0, 0.0);
+    if (column + 1u < columns) { v.y = {{ o }}[place + 1u]; }
+    if (column + 2u < columns) { v.z = {{ o }}[place + 2u]; }
+    if (column + 3u < columns) { v.w = {{ o }}[place + 3u]; }
+    return v;
+{% endif %}
 }
-fn load_b(at: u32, k: u32, n: u32) -> f32 {
-    if (n >= p.n || k >= p.k) { return 0.0; }
-    return b[at + {{ "n * p.ldb + k" if BT else "k * p.ldb + n" }}];
-}
+{% endfor %}
 
-@compute @workgroup_size(256)
+@compute @workgroup_size({{ THREADS }})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let g = group_index(id, count);
     if (g >= p.groups) { return; }
     let tiles = p.tiles_m * p.tiles_n;
     let batch = g / tiles;
     let tile = g % tiles;
-    let m0 = (tile / p.tiles_n) * 64u;
-    let n0 = (tile % p.tiles_n) * 64u;
+    let m0 = (tile / p.tiles_n) * {{ BM }}u;
+    let n0 = (tile % p.tiles_n) * {{ BN }}u;
     let a_at = p.a_at + batch * p.a_batch;
     let b_at = p.b_at + batch * p.b_batch;
-    let tx = lane % 16u;
-    let ty = lane / 16u;
-    // Each thread fetches four neighbours: of a row of k for a plain operand a, of m for a transposed one; likewise b.
-    let a_m = {{ "(lane % 16u) * 4u" if AT else "lane / 4u" }};
-    let a_k = {{ "lane / 16u" if AT else "(lane % 4u) * 4u" }};
-    let b_n = {{ "lane / 4u" if BT else "(lane % 16u) * 4u" }};
-    let b_k = {{ "(lane % 4u) * 4u" if BT else "lane / 16u" }};
-{% for r in range(4) %}
-    var s{{ r }} = vec4<f32>();
+    let tx = lane % {{ COLUMNS }}u;
+    let ty = lane / {{ COLUMNS }}u;
+{# Where load i of a thread lies: along k for an operand whose rows are of k, else along m or n. #}
+{% macro step_of(i, transposed, width) %}{% if transposed %}(lane + {{ i * THREADS }}u) / {{ width // 4 }}u{% else %}((lane + {{ i * THREADS }}u) % {{ BK // 4 }}u) * 4u{% endif %}{% endmacro %}
+{% macro line_of(i, transposed, width) %}{% if transposed %}((lane + {{ i * THREADS }}u) % {{ width // 4 }}u) * 4u{% else %}(lane + {{ i * THREADS }}u) / {{ BK // 4 }}u{% endif %}{% endmacro %}
+{% for i in range(ALOADS) %}
+    let a_k{{ i }} = {{ step_of(i, AT, BM) }};
+    let a_m{{ i }} = {{ line_of(i, AT, BM) }};
+    var x{{ i }} = {{ "fetch_a(a_at, a_k" ~ i ~ ", m0 + a_m" ~ i ~ ", p.k, p.m)" if AT else "fetch_a(a_at, m0 + a_m" ~ i ~ ", a_k" ~ i ~ ", p.m, p.k)" }};
 {% endfor %}
-    for (var k0 = 0u; k0 < p.k; k0 = k0 + 16u) {
-{% for i in range(4) %}
-        let x{{ i }} = {{ "load_a(a_at, m0 + a_m + " ~ i ~ "u, k0 + a_k)" if AT else "load_a(a_at, m0 + a_m, k0 + a_k + " ~ i ~ "u)" }};
-        let w{{ i }} = {{ "load_b(b_at, k0 + b_k + " ~ i ~ "u, n0 + b_n)" if BT else "load_b(b_at, k0 + b_k, n0 + b_n + " ~ i ~ "u)" }};
+{% for i in range(BLOADS) %}
+    let b_k{{ i }} = {{ step_of(i, not BT, BN) }};
+    let b_n{{ i }} = {{ line_of(i, not BT, BN) }};
+    var w{{ i }} = {{ "fetch_b(b_at, n0 + b_n" ~ i ~ ", b_k" ~ i ~ ", p.n, p.k)" if BT else "fetch_b(b_at, b_k" ~ i ~ ", n0 + b_n" ~ i ~ ", p.k, p.n)" }};
 {% endfor %}
+{% for r in range(TM) %}
+{% for c in range(COLS) %}
+    var s{{ r }}_{{ c }} = vec4<f32>();
+{% endfor %}
+{% endfor %}
+    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
         workgroupBarrier();
+{% for i in range(ALOADS) %}
 {% if AT %}
-        tile_a[a_k * 16u + a_m / 4u] = vec4<f32>(x0, x1, x2, x3);
+        tile_a[(a_k{{ i }} * {{ BM }}u + a_m{{ i }}) / 4u] = x{{ i }};
 {% else %}
-{% for i in range(4) %}
-        tile_a[(a_k + {{ i }}u) * 16u + a_m / 4u][a_m % 4u] = x{{ i }};
+{% for j in range(4) %}
+        tile_a[((a_k{{ i }} + {{ j }}u) * {{ BM }}u + a_m{{ i }}) / 4u][a_m{{ i }} % 4u] = x{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% endif %}
+{% endfor %}
+{% for i in range(BLOADS) %}
 {% if BT %}
-{% for i in range(4) %}
-        tile_b[(b_k + {{ i }}u) * 16u + b_n / 4u][b_n % 4u] = w{{ i }};
+{% for j in range(4) %}
+        tile_b[((b_k{{ i }} + {{ j }}u) * {{ BN }}u + b_n{{ i }}) / 4u][b_n{{ i }} % 4u] = w{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% else %}
-        tile_b[b_k * 16u + b_n / 4u] = vec4<f32>(w0, w1, w2, w3);
+        tile_b[(b_k{{ i }} * {{ BN }}u + b_n{{ i }}) / 4u] = w{{ i }};
 {% endif %}
+{% endfor %}
         workgroupBarrier();
-{% for k in range(16) %}
-        {
-            let x = tile_a[{{ k * 16 }}u + ty];
-            let w = tile_b[{{ k * 16 }}u + tx];
-{% for r in range(4) %}
-            s{{ r }} = fma(vec4<f32>(x.{{ comp[r] }}), w, s{{ r }});
+        // The next step's operands, which nothing waits for until the tiles are free again.
+        let next = k0 + {{ BK }}u;
+        if (next < p.k) {
+{% for i in range(ALOADS) %}
+            x{{ i }} = {{ "fetch_a(a_at, next + a_k" ~ i ~ ", m0 + a_m" ~ i ~ ", p.k, p.m)" if AT else "fetch_a(a_at, m0 + a_m" ~ i ~ ", next + a_k" ~ i ~ ", p.m, p.k)" }};
+{% endfor %}
+{% for i in range(BLOADS) %}
+            w{{ i }} = {{ "fetch_b(b_at, n0 + b_n" ~ i ~ ", next + b_k" ~ i ~ ", p.n, p.k)" if BT else "fetch_b(b_at, next + b_k" ~ i ~ ", n0 + b_n" ~ i ~ ", p.k, p.n)" }};
 {% endfor %}
         }
+        for (var k = 0u; k < {{ BK }}u; k = k + 4u) {
+{% for j in range(4) %}
+            {
+{% for r in range(ROWS) %}
+                let xa{{ r }} = tile_a[(k + {{ j }}u) * {{ BM // 4 }}u + {{ r * BM // TM }}u + ty];
 {% endfor %}
+{% for c in range(COLS) %}
+                let wb{{ c }} = tile_b[(k + {{ j }}u) * {{ BN // 4 }}u + {{ c * COLUMNS }}u + tx];
+{% endfor %}
+{% for r in range(TM) %}
+{% for c in range(COLS) %}
+                s{{ r }}_{{ c }} = fma(vec4<f32>(xa{{ r // 4 }}.{{ comp[r % 4] }}), wb{{ c }}, s{{ r }}_{{ c }});
+{% endfor %}
+{% endfor %}
+            }
+{% endfor %}
+        }
     }
     let y0 = batch * p.y_batch;
-{% for r in range(4) %}
+{% for r in range(TM) %}
     {
-        let m = m0 + ty * 4u + {{ r }}u;
-        let n = n0 + tx * 4u;
-        if (m < p.m) { finish_four(s{{ r }}, y0 + m * p.ldy + n, n); }
+        let m = m0 + {{ (r // 4) * (BM // TM) * 4 }}u + ty * 4u + {{ r % 4 }}u;
+        if (m < p.m) {
+{% for c in range(COLS) %}
+            {
+                let n = n0 + {{ c * COLUMNS * 4 }}u + tx * 4u;
+                finish_four(s{{ r }}_{{ c }}, y0 + m * p.ldy + n, n);
+            }
+{% endfor %}
+        }
     }
 {% endfor %}
 }

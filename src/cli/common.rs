@@ -3,7 +3,7 @@
 use super::profile;
 use indicatif::{ProgressBar, ProgressStyle, style::TemplateError};
 use shaderlm::{
-    gpu::DeviceChoice,
+    gpu::{Autotune, DeviceChoice},
     graph::{Engine, EngineOptions, GraphError},
 };
 use std::{
@@ -20,12 +20,16 @@ pub struct DeviceArgs {
     /// Where to run: auto, cpu, a number from `shaderlm devices`, or a part of an adapter's name
     #[arg(long, env = "SHADERLM_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
+    /// Choose kernels by measuring
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub autotune: Autotune,
 }
 
 impl DeviceArgs {
     /// Opens the device.
     pub fn engine(&self) -> Result<Engine, GraphError> {
-        let mut engine = Engine::new(&EngineOptions { device: self.device.clone(), notice: true })?;
+        let options = EngineOptions { device: self.device.clone(), notice: true, autotune: self.autotune };
+        let mut engine = Engine::new(&options)?;
         profile::attach(&mut engine, &self.device);
         Ok(engine)
     }

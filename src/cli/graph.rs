@@ -8,11 +8,11 @@ use super::{
 use shaderlm::{
     checkpoint::write_atomic,
     gpu::Capabilities,
-    graph::{Graph, Row, dot, gradients, rows},
-    models::{Inputs, Mode, Model, SHAKESPEARE},
-    ops::TensorType,
+    graph::{Graph, Row, decisions, dot, gradients, rows},
+    models::{Head, Inputs, Mode, Model, SHAKESPEARE},
+    ops::{Tensor, TensorType},
 };
-use std::{io::Write, path::PathBuf};
+use std::{error::Error, io::Write, path::PathBuf};
 
 /// Show a model's plan: operations, shapes, kernels, bytes and floating-point operations
 #[derive(clap::Args)]
@@ -26,7 +26,8 @@ pub struct GraphCommand {
     /// Tokens a row; the model's context by default
     #[arg(long, value_name = "T")]
     context: Option<usize>,
-    /// Another head than config.json names, of an encoder: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa, choice
+    /// Another head than config.json names, of an encoder: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa, choice,
+    /// replaced
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
     /// With the loss and the backward pass
@@ -43,29 +44,8 @@ impl GraphCommand {
     pub fn run(self) -> CliResult {
         let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let head = chosen_head(&model, self.head.as_deref())?;
-        let most = model.config.positions();
-        let context = self.context.unwrap_or(most);
-        if self.batch == 0 || context == 0 || context > most {
-            return refuse(format!(
-                "--batch {} --context {context}: at least 1 each, and no more context than the model's {most}",
-                self.batch
-            ));
-        }
-        let choices = if head.chooses() { 2 } else { 1 };
-        let inputs = Inputs { rows: self.batch * choices, time: context, choices, mask: false, types: false };
         let parameters = model.parameters(head)?;
-        let mut g = Graph::new();
-        let recording = model.record(&mut g, head, inputs, Mode::default())?;
-        let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
-        if self.backward {
-            let (_, loss) = recording.loss(&mut g, &model.config, head)?;
-            let variables = parameters
-                .iter()
-                .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
-                .collect::<Result<Vec<_>, _>>()?;
-            outputs = vec![loss];
-            outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
-        }
+        let (g, outputs) = record(&model, head, self.batch, self.context, self.backward)?;
         if let Some(path) = &self.dot {
             write_atomic(path, |out| out.write_all(dot(&g).as_bytes())).map_err(|e| format!("--dot {e}"))?;
         }
@@ -106,6 +86,55 @@ impl GraphCommand {
             total(|r| r.flops) as f64 / 1e9,
             parameters.iter().map(|p| p.shape.elements()).sum::<usize>()
         )?;
+        let choices = decisions(&g, &outputs, caps)?;
+        if !choices.is_empty() {
+            writeln!(out, "kernels that were chosen")?;
+        }
+        for decision in choices {
+            let timings = caps.tuning.timings(&decision.work).unwrap_or_default();
+            let (chosen, why) = match decision.measured {
+                Some(best) => {
+                    let time = timings.get(&decision.kernels[best]).copied().flatten().unwrap_or_default();
+                    (best, format!("measured, {time:.3} ms, the fastest of {}", decision.kernels.len()))
+                }
+                None => (decision.rule, "by rule of thumb; `shaderlm tune` measures".to_owned()),
+            };
+            writeln!(out, "  {:<28}  {:<32}  {why}", decision.work, decision.kernels[chosen])?;
+        }
         Ok(())
     }
+}
+
+/// A model's plan for `batch` rows of `context` tokens, with the loss and its gradients if `backward`: the graph, and what is
+/// asked of it.
+pub fn record(
+    model: &Model,
+    head: Head,
+    batch: usize,
+    context: Option<usize>,
+    backward: bool,
+) -> Result<(Graph, Vec<Tensor>), Box<dyn Error>> {
+    let most = model.config.positions();
+    let context = context.unwrap_or(most);
+    if batch == 0 || context == 0 || context > most {
+        return refuse(format!(
+            "--batch {batch} --context {context}: at least 1 each, and no more context than the model's {most}"
+        ));
+    }
+    let choices = if head.chooses() { 2 } else { 1 };
+    let inputs = Inputs { rows: batch * choices, time: context, choices, mask: false, types: false };
+    let mut g = Graph::new();
+    let recording = model.record(&mut g, head, inputs, Mode::default())?;
+    let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
+    if backward {
+        let (_, loss) = recording.loss(&mut g, &model.config, head)?;
+        let variables = model
+            .parameters(head)?
+            .iter()
+            .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
+            .collect::<Result<Vec<_>, _>>()?;
+        outputs = vec![loss];
+        outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
+    }
+    Ok((g, outputs))
 }

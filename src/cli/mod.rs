@@ -18,6 +18,7 @@ mod perplexity;
 mod profile;
 mod tokenizer;
 mod train;
+mod tune;
 
 use clap::{Parser, Subcommand};
 
@@ -63,6 +64,7 @@ enum Command {
     Backward(backward::Backward),
     Perplexity(perplexity::Perplexity),
     Graph(graph::GraphCommand),
+    Tune(tune::Tune),
     Devices(devices::Devices),
     Bench(bench::Bench),
 }
@@ -84,6 +86,7 @@ pub fn main() -> i32 {
         Command::Backward(args) => args.run(),
         Command::Perplexity(args) => args.run(),
         Command::Graph(args) => args.run(),
+        Command::Tune(args) => args.run(),
         Command::Devices(args) => args.run(),
         Command::Bench(args) => args.run(),
     };

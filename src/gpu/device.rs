@@ -1,6 +1,6 @@
 //! An open device: its capabilities, and the place where its faults arrive.
 
-use super::{DeviceChoice, GpuError, adapter, pipeline::PipelineStore, timing::Timestamps};
+use super::{Autotune, DeviceChoice, GpuError, Tuning, adapter, pipeline::PipelineStore, timing::Timestamps};
 use std::sync::{Arc, Mutex};
 
 /// What the open device can do, as far as kernels ask.
@@ -30,6 +30,8 @@ pub struct Capabilities {
     pub max_invocations: u32,
     /// Workgroup memory, bytes.
     pub workgroup_memory: u32,
+    /// What was measured there.
+    pub tuning: Arc<Tuning>,
     /// Where the device can write down the time.
     pub timestamps: Timestamps,
     /// Sizes and types of cooperative matrices; none unless [`GpuOptions::cooperative`] asked for them.
@@ -53,6 +55,7 @@ impl Capabilities {
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
+            tuning: Arc::default(),
             timestamps: Timestamps::None,
             cooperative: Vec::new(),
         }
@@ -69,6 +72,8 @@ pub struct GpuOptions {
     /// Names of optional features to leave unused: `subgroup`, `f16`, `pipeline-cache`, `timestamps`, `timestamps-inside`,
     /// `cooperative-matrix`; and `software`, to choose kernels on a software adapter as on a real GPU.
     pub without: Vec<String>,
+    /// Whether kernels are chosen by measuring.
+    pub autotune: Autotune,
     /// Ask for cooperative matrices too, which wgpu calls experimental.
     pub cooperative: bool,
 }
@@ -82,6 +87,7 @@ impl GpuOptions {
             choice,
             default_limits: variable("SHADERLM_LIMITS") == "webgpu",
             without: variable("SHADERLM_WITHOUT").split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            autotune: Autotune::default(),
             cooperative: false,
         }
     }
@@ -153,9 +159,9 @@ impl Gpu {
         });
 
         let fixed_subgroup = found.info.subgroup_min_size == found.info.subgroup_max_size;
+        let driver = format!("{} {}", found.info.driver, found.info.driver_info).trim().to_owned();
         let caps = Capabilities {
             backend: found.info.backend.to_string(),
-            driver: format!("{} {}", found.info.driver, found.info.driver_info).trim().to_owned(),
             software: found.info.device_type == wgpu::DeviceType::Cpu && allowed("software"),
             subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP))
                 .then_some(found.info.subgroup_min_size),
@@ -166,6 +172,8 @@ impl Gpu {
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
+            tuning: Arc::new(Tuning::open(format!("{}, {}, {}, {features:?}", found.info.name, found.info.backend, driver), options.autotune)),
+            driver,
             timestamps: Timestamps::of(features),
             cooperative: if features.contains(cooperative) {
                 found.adapter.cooperative_matrix_properties()

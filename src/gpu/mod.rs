@@ -11,6 +11,7 @@ mod error;
 mod pipeline;
 mod shader;
 mod timing;
+mod tuning;
 
 pub use adapter::{AdapterDescription, DeviceChoice, adapters};
 pub use buffer::{Buffer, BufferSlice};
@@ -20,3 +21,4 @@ pub use error::GpuError;
 pub use pipeline::{Access, Bound, Pipeline};
 pub use shader::{Define, Kernel};
 pub use timing::{Stopwatch, Timestamps};
+pub use tuning::{Autotune, Timings, Tuning};

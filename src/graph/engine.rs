@@ -7,10 +7,10 @@ use super::{
     record::Graph,
 };
 use crate::{
-    gpu::{Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
+    gpu::{Autotune, Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
     ops::{DType, HostData, HostTensor, Tensor, TensorType},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 /// How to make an engine.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct EngineOptions {
     pub device: DeviceChoice,
     /// Say on stderr when `auto` falls back to the CPU.
     pub notice: bool,
+    /// Whether kernels are chosen by measuring.
+    pub autotune: Autotune,
 }
 
 pub(super) enum Stored {
@@ -35,6 +37,8 @@ pub(super) struct Variable {
 pub struct Engine {
     pub(super) gpu: Option<Arc<Gpu>>,
     pub(super) variables: HashMap<String, Variable>,
+    /// How long kernels were measured unasked.
+    pub(super) tuned: Duration,
     profiler: Option<Arc<Profiler>>,
 }
 
@@ -63,7 +67,7 @@ impl Engine {
         if options.device == DeviceChoice::Cpu {
             return Ok(Self::cpu());
         }
-        match Gpu::open(&GpuOptions::new(options.device.clone())) {
+        match Gpu::open(&GpuOptions { autotune: options.autotune, ..GpuOptions::new(options.device.clone()) }) {
             Ok(gpu) => Ok(Self::on(Arc::new(gpu))),
             Err(GpuError::NoAdapter) if options.device == DeviceChoice::Auto => {
                 if options.notice {
@@ -77,12 +81,12 @@ impl Engine {
 
     /// An engine on an open device.
     pub fn on(gpu: Arc<Gpu>) -> Self {
-        Self { gpu: Some(gpu), variables: HashMap::new(), profiler: None }
+        Self { gpu: Some(gpu), variables: HashMap::new(), tuned: Duration::ZERO, profiler: None }
     }
 
     /// An engine on the CPU reference.
     pub fn cpu() -> Self {
-        Self { gpu: None, variables: HashMap::new(), profiler: None }
+        Self { gpu: None, variables: HashMap::new(), tuned: Duration::ZERO, profiler: None }
     }
 
     /// What the adapter can do; `None` on the CPU.
@@ -168,18 +172,31 @@ impl Engine {
         Ok(())
     }
 
-    /// Plans `graph` for this device; the host will read `outputs`. Variables that do not exist yet are made, zeroed.
+    /// Plans `graph` for this device; the host will read `outputs`. Variables that do not exist yet are made, zeroed. Kernels
+    /// are measured first, as far as [`EngineOptions::autotune`] wants it.
     ///
     /// # Errors
     /// An operation does not fit the adapter's limits, or there is no memory.
     pub fn compile(&mut self, graph: Graph, outputs: &[Tensor], options: &PlanOptions) -> Result<Plan, GraphError> {
+        self.tune_unasked(&graph, outputs)?;
+        self.compile_as_is(graph, outputs, options)
+    }
+
+    /// [`compile`](Self::compile) without measuring.
+    pub(super) fn compile_as_is(
+        &mut self,
+        graph: Graph,
+        outputs: &[Tensor],
+        options: &PlanOptions,
+    ) -> Result<Plan, GraphError> {
         use crate::ops::Recorder;
         for (name, tensor) in graph.variables() {
             self.ensure(name, graph.ty(tensor))?;
         }
         Ok(match &self.gpu {
             Some(gpu) => {
-                let profiler = self.profiler.as_ref();
+                // What is run only to choose a kernel is no part of the work.
+                let profiler = self.profiler.as_ref().filter(|_| options.choice.is_none());
                 Plan::on_gpu(GpuPlan::new(gpu.clone(), &graph, outputs, &self.variables, options, profiler)?)
             }
             None => Plan::on_cpu(graph, outputs, options, self.profiler.as_ref()),

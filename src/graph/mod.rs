@@ -13,6 +13,7 @@ mod plan;
 mod profile;
 mod record;
 mod report;
+mod tune;
 
 pub use autodiff::gradients;
 pub use engine::{Engine, EngineOptions};
@@ -21,4 +22,5 @@ pub use host::{Evaluate, evaluate};
 pub use plan::{Plan, PlanOptions, PlanStats};
 pub use profile::{About, Clock, PlanProfile, Profile, Profiler, RunTimes, Span};
 pub use record::{Graph, Leaf, Node, Source};
-pub use report::{Row, dot, kernels, rows};
+pub use report::{Row, decisions, dot, kernels, rows};
+pub use tune::Tuned;

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu},
-    ops::{DType, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
+    ops::{DType, Decision, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -24,6 +24,8 @@ pub struct PlanOptions {
     pub sentinel: u64,
     /// Leave every operation its own dispatches.
     pub no_fusion: bool,
+    /// The kernel to take wherever there is a choice, for measuring.
+    pub choice: Option<usize>,
 }
 
 impl PlanOptions {
@@ -72,6 +74,8 @@ pub(super) struct Lowered {
     pub steps: Vec<Step>,
     pub roots: Vec<Root>,
     pub operands: HashMap<Tensor, Operand>,
+    /// Choices between kernels, with their nodes.
+    pub decisions: Vec<(Decision, usize)>,
 }
 
 /// A piece of memory.
@@ -109,7 +113,7 @@ pub(super) fn lower(
             })
             .clone()
     };
-    let mut steps = Vec::new();
+    let (mut steps, mut decisions) = (Vec::new(), Vec::new());
     for (index, node) in nodes.iter().enumerate() {
         let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
         let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
@@ -120,6 +124,7 @@ pub(super) fn lower(
         }
         let results: Vec<_> = node.outputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
         let mut lowering = Lowering::new(caps, inputs, results, roots.len());
+        lowering.forced = options.choice;
         node.op.lower(&mut lowering).map_err(|mut error| {
             if error.context.is_empty() {
                 error.context = format!("{} in {}", node.op.name(), node.layer);
@@ -127,12 +132,13 @@ pub(super) fn lower(
             error
         })?;
         roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None }));
+        decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
         steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
     }
     for &tensor in outputs {
         operand(tensor, &mut roots, &mut operands);
     }
-    Ok(Lowered { nodes, steps, roots, operands })
+    Ok(Lowered { nodes, steps, roots, operands, decisions })
 }
 
 /// A plan on an adapter.
@@ -160,7 +166,7 @@ impl GpuPlan {
         profiler: Option<&Arc<Profiler>>,
     ) -> Result<Self, GraphError> {
         let lowered = lower(&gpu.caps, g, wanted, options)?;
-        let Lowered { nodes, steps, roots, operands } = &lowered;
+        let Lowered { nodes, steps, roots, operands, .. } = &lowered;
         let mut stats = PlanStats { dispatches: steps.len(), ..PlanStats::default() };
 
         // Liveness, and the arena.

@@ -126,7 +126,13 @@ impl Graph {
         rename: impl Fn(&str) -> String + Send + Sync + 'static,
         record: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
-        let outer = self.rename.replace(Arc::new(rename));
+        let outer = self.rename.take();
+        let around = outer.clone();
+        self.rename = Some(match around {
+            // An inner name is given its outer one.
+            Some(around) => Arc::new(move |name| around(&rename(name))),
+            None => Arc::new(rename),
+        });
         let result = record(self);
         self.rename = outer;
         result

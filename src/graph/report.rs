@@ -1,7 +1,7 @@
 //! A graph as a table and as Graphviz.
 
 use super::{GraphError, plan::{PlanOptions, lower}, record::{Graph, Leaf, Source}};
-use crate::{gpu::{Capabilities, Kernel}, ops::{Recorder, Tensor}};
+use crate::{gpu::{Capabilities, Kernel}, ops::{Decision, Recorder, Tensor}};
 use std::fmt::Write;
 
 /// One planned operation.
@@ -55,6 +55,20 @@ pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Ro
             }
         })
         .collect())
+}
+
+/// Choices between kernels in the plan of `g`, each kind of work once.
+///
+/// # Errors
+/// An operation does not fit the adapter.
+pub fn decisions(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Decision>, GraphError> {
+    let mut all: Vec<Decision> = Vec::new();
+    for (decision, _) in lower(caps, g, outputs, &PlanOptions::default())?.decisions {
+        if !all.iter().any(|other| other.work == decision.work) {
+            all.push(decision);
+        }
+    }
+    Ok(all)
 }
 
 /// The kernels, each in its variant, that the plan of `g` dispatches on an adapter with capabilities `caps`.

@@ -80,12 +80,31 @@ pub struct Lowering<'a> {
     pub scratch: Vec<usize>,
     /// Root of the first scratch memory.
     pub first_scratch: usize,
+    /// The kernel to take wherever there is a choice, for measuring.
+    pub forced: Option<usize>,
+    /// Choices between kernels.
+    pub decisions: Vec<Decision>,
+}
+
+/// A choice between kernels.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The kind of work: operation, layout, sizes.
+    pub work: String,
+    /// The kernels that can do it; others are checked against the first.
+    pub kernels: Vec<String>,
+    /// The one that a rule of thumb takes.
+    pub rule: usize,
+    /// The fastest, if all were measured.
+    pub measured: Option<usize>,
+    /// Floating-point operations.
+    pub flops: u64,
 }
 
 impl<'a> Lowering<'a> {
     /// A lowering of one operation. Scratch memory is numbered from `first_scratch`.
     pub fn new(caps: &'a Capabilities, inputs: Vec<Operand>, outputs: Vec<Operand>, first_scratch: usize) -> Self {
-        Self { caps, inputs, outputs, dispatches: Vec::new(), scratch: Vec::new(), first_scratch }
+        Self { caps, inputs, outputs, dispatches: Vec::new(), scratch: Vec::new(), first_scratch, forced: None, decisions: Vec::new() }
     }
 
     /// Input `i`.
@@ -106,6 +125,19 @@ impl<'a> Lowering<'a> {
             at: 0,
             ty: TensorType::f32([elements]),
         }
+    }
+
+    /// The kernel to take of `kernels`, which all can do `work`: the fastest, where that was measured, else number `rule`.
+    pub fn choose(&mut self, work: String, kernels: Vec<String>, rule: usize, flops: u64) -> usize {
+        if kernels.len() < 2 {
+            return 0;
+        }
+        if let Some(forced) = self.forced {
+            return forced.min(kernels.len() - 1);
+        }
+        let measured = self.caps.tuning.best(&work, &kernels);
+        self.decisions.push(Decision { work, kernels, rule, measured, flops });
+        measured.unwrap_or(rule)
     }
 
     /// Elements between the start of the binding (which must be aligned) and the start of the window.

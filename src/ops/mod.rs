@@ -8,7 +8,7 @@ pub mod random;
 mod tensor;
 
 pub use host::{HostData, HostTensor, Real, Reference};
-pub use lower::{Dispatch, Lowering, Operand, Window};
+pub use lower::{Decision, Dispatch, Lowering, Operand, Window};
 pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};

@@ -1,6 +1,7 @@
 //! The choice of the next token on the device: repetition penalty, temperature, top-k, top-p, and a draw by Gumbel noise.
 
 use super::{random::threefry, *};
+use rayon::prelude::*;
 
 /// Lanes of a row. Many, whatever the adapter's subgroups are: the bounds take 64 passes over the row, and Mesa's software
 /// adapter ends a shader's loops after 65,535 turns altogether.
@@ -158,8 +159,11 @@ impl Sample {
             return likeliest(&values);
         }
         let mut order: Vec<usize> = (0..values.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(key(values[i].to_f64() as f32)));
-        if self.top_k > 0 && self.top_k < order.len() {
+        let bounded = self.top_k > 0 && self.top_k < order.len();
+        if bounded || self.top_p < 1.0 {
+            order.sort_by_key(|&i| std::cmp::Reverse(key(values[i].to_f64() as f32)));
+        }
+        if bounded {
             let least = values[order[self.top_k - 1]];
             order.retain(|&i| values[i] >= least);
         }
@@ -199,7 +203,7 @@ impl Reference for SampleRows {
         let seen = inputs.get(2).map(HostTensor::u);
         let chosen: Vec<u32> = inputs[0]
             .f()
-            .chunks(width)
+            .par_chunks(width)
             .enumerate()
             .map(|(row, logits)| self.0.choose(logits, seen.map(|s| &s[row * width..][..width]), rng, row as u32) as u32)
             .collect();

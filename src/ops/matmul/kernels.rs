@@ -43,13 +43,109 @@ struct Part {
     k: Range<usize>,
 }
 
-/// A kernel for a layout.
-#[derive(Clone, Copy, PartialEq)]
+/// A kernel for a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Choice {
-    Direct,
-    Tiled,
+    /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
+    Direct { rows: usize, columns: usize },
+    /// Through workgroup memory: the tile of a workgroup, that of a thread, and in how many parts k is taken at once.
+    Tiled { tile: [usize; 2], thread: [usize; 2], split: usize },
+    /// A few rows by columns of b.
     Rows,
+    /// A few rows by rows of b.
     Dot,
+}
+
+impl Choice {
+    /// As the cache of measurements and tables have it.
+    fn name(self) -> String {
+        match self {
+            Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
+            Self::Tiled { tile: [m, n], thread: [a, b], split: 1 } => format!("tiled {m}x{n} by {a}x{b}"),
+            Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}, k in {split}"),
+            Self::Rows => "rows".into(),
+            Self::Dot => "dot".into(),
+        }
+    }
+}
+
+/// Tiles of a workgroup and of a thread: large ones do more arithmetic for each load, small ones fill the adapter sooner.
+const TILES: [([usize; 2], [usize; 2]); 4] =
+    [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8])];
+
+/// Workgroups that fill a GPU of some tens of cores, each holding several.
+const FULL: usize = 96;
+/// The most parts that k is taken in.
+const MOST_PARTS: usize = 16;
+
+/// How many parts of k give a grid of `groups` enough workgroups. Parts are of equal length, in vectors of four.
+fn parts(groups: usize, k: usize) -> usize {
+    let mut split = 1;
+    // Parts of less than 256 are not worth the sum.
+    while groups * split < FULL && split < MOST_PARTS && k % (8 * split) == 0 && k / (2 * split) >= 256 {
+        split *= 2;
+    }
+    split
+}
+
+/// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
+/// others are checked against.
+fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, usize) {
+    let few = s.m <= FEW_ROWS;
+    let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
+    if software && !(few && transpose_b && !transpose_a) {
+        let rule = direct(s, spread);
+        let mut list = vec![rule];
+        if let Choice::Direct { rows: rows @ (32 | 64), columns } = rule {
+            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns }));
+        }
+        return (list, 0);
+    }
+    let grid = |tile: [usize; 2]| s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1]);
+    let tiled = |split: bool| {
+        TILES.into_iter().map(move |(tile, thread)| {
+            let split = if split { parts(grid(tile), s.k) } else { 1 };
+            Choice::Tiled { tile, thread, split }
+        })
+    };
+    let mut list: Vec<_> = if few && !transpose_a && transpose_b {
+        vec![Choice::Dot]
+    } else if few && !transpose_a {
+        vec![Choice::Rows]
+    } else {
+        Vec::new()
+    };
+    let skinny = !list.is_empty();
+    if !software {
+        list.extend(tiled(false));
+        // A sum over parts starts from nothing, so that only a whole product can be split.
+        list.extend(tiled(true).filter(|choice| !matches!(choice, Choice::Tiled { split: 1, .. })));
+    }
+    if skinny {
+        return (list, 0);
+    }
+    // The largest tile that fills the adapter; else the one that does with k in parts; else the smallest.
+    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(*tile) * split >= FULL);
+    let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
+    let rule = rule.or_else(|| (TILES.len()..list.len()).rev().find(|&i| full(&list[i])));
+    let rule = rule.unwrap_or(if list.len() > TILES.len() { list.len() - 1 } else { 0 });
+    (list, rule)
+}
+
+/// The variant that a software adapter likes: many rows pay for the loads of b, but the driver compiles 64 of them for a second
+/// or two.
+fn direct(s: Sizes, spread: bool) -> Choice {
+    let rows = match s.m {
+        0..=1 => 1,
+        2 => 2,
+        3..=4 => 4,
+        5..=8 => 8,
+        _ if !spread => 12,
+        9..=16 => 16,
+        _ if s.m < 64 || s.m * s.n * s.k < LARGE => 32,
+        _ => 64,
+    };
+    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || !spread) { 2 } else { 1 } }
 }
 
 struct Product<'a> {
@@ -68,12 +164,12 @@ struct Product<'a> {
 
 pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let choice = match (cx.caps.software, transpose_a, transpose_b) {
-        (_, false, true) if s.m <= FEW_ROWS => Choice::Dot,
-        (false, false, false) if s.m <= FEW_ROWS => Choice::Rows,
-        (false, ..) => Choice::Tiled,
-        (true, ..) => Choice::Direct,
-    };
+    let (list, rule) = candidates(cx.caps.software, op, s, cx.caps.subgroup == Some(8));
+    let letter = |transposed| if transposed { 't' } else { 'n' };
+    let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
+    let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
+    let names = list.iter().map(|choice| choice.name()).collect();
+    let choice = list[cx.choose(work, names, rule, s.flops())];
     let shared = cx.inputs[1].ty.shape.rank() == 2;
     let next = 2 + usize::from(op.bias);
     let product = Product {
@@ -146,63 +242,129 @@ impl Product<'_> {
 
     fn emit(&self, cx: &mut Lowering<'_>, part: &Part) -> Result<(), OpError> {
         let (m, n, k) = (part.m.len(), part.n.len(), part.k.len());
-        let (a_rows, a_columns) = self.a_block(part);
-        let (b_rows, b_columns) = self.b_block(part);
-        let a = self.a.window(&part.batch, &a_rows, &a_columns);
-        let b = self.b.window(&part.batch, &b_rows, &b_columns);
-        let y = self.y.window(&part.batch, &part.m, &part.n);
-        let stays = |matrix: &Matrix| matrix.batch % 4 == 0 || part.batch.len() == 1;
-        let a4 = stays(&self.a) && cx.vec4(self.a.ld, &[&a]);
-        let b4 = stays(&self.b) && cx.vec4(self.b.ld, &[&b]);
+        let whole = part.batch.len() == 1 && k == self.whole_k;
+        match self.choice {
+            Choice::Tiled { tile, thread, split } if split > 1 && whole && split * m * n <= cx.max_elements() => {
+                self.emit_parts(cx, part, tile, thread, split)
+            }
+            choice => self.emit_one(cx, part, choice, None),
+        }
+    }
 
-        let (kernel, tile_m, tile_n) = self.variant(cx, (m, n, k), a4, b4);
-        // The epilogue follows the last range of k.
-        let (first, last) = (part.k.start == 0, part.k.end == self.whole_k);
+    /// A product with k in parts, and their sum.
+    fn emit_parts(
+        &self,
+        cx: &mut Lowering<'_>,
+        part: &Part,
+        tile: [usize; 2],
+        thread: [usize; 2],
+        split: usize,
+    ) -> Result<(), OpError> {
+        let (m, n) = (part.m.len(), part.n.len());
+        let parts = cx.scratch(split * m * n);
+        self.emit_one(cx, part, Choice::Tiled { tile, thread, split: 1 }, Some((&parts, split)))?;
+        let window = parts.all();
+        let (epilogue, y4) = self.epilogue(cx, part, true);
+        let kernel = kernel!("matmul_parts").with("AVEC", n % 4 == 0 && cx.vec4(n, &[&window])).with("BVEC", false);
+        let kernel = self.finished(kernel, y4, true, true);
+        let bindings: Vec<_> = [window.clone().read(), window.read()].into_iter().chain(epilogue).collect();
+        let mut params: Vec<u32> = [m, n, split, n, n, self.y.ld, m * n, 0, 0, 1, 1].map(|v| v as u32).to_vec();
+        params.push(self.op.layout.alpha.to_bits());
+        cx.dispatch(kernel, &bindings, &params, (m * n.div_ceil(4)).div_ceil(64))
+    }
+
+    /// What the last range of k writes and reads besides the operands, and whether all of it comes in vectors of four.
+    fn epilogue(&self, cx: &Lowering<'_>, part: &Part, last: bool) -> (Vec<(Window, Access)>, bool) {
         let like_y = |operand: &Operand| {
             Matrix { operand: operand.clone(), ..self.y.clone() }.window(&part.batch, &part.m, &part.n)
         };
-        let mut epilogue: Vec<(Window, Access)> = vec![y.write()];
+        let mut epilogue: Vec<(Window, Access)> = vec![self.y.window(&part.batch, &part.m, &part.n).write()];
         if last {
             epilogue.extend(self.bias.iter().map(|bias| bias.part(part.n.clone()).read()));
             epilogue.extend(self.residual.iter().map(|r| like_y(r).read()));
             epilogue.extend(self.pre.iter().map(|pre| like_y(pre).write()));
         }
         let windows: Vec<&Window> = epilogue.iter().map(|(window, _)| window).collect();
-        let y4 = self.choice != Choice::Dot && n % 4 == 0 && stays(&self.y) && cx.vec4(self.y.ld, &windows);
-        let kernel = kernel
+        let stays = self.y.batch % 4 == 0 || part.batch.len() == 1;
+        let y4 = part.n.len() % 4 == 0 && stays && cx.vec4(self.y.ld, &windows);
+        (epilogue, y4)
+    }
+
+    /// The variant of a kernel that begins, or goes on with, and ends a product.
+    fn finished(&self, kernel: Kernel, y4: bool, first: bool, last: bool) -> Kernel {
+        kernel
             .with("YVEC", y4)
             .with("ACC", !first)
             .with("BIAS", self.bias.is_some() && last)
             .with("ACT", self.op.activation.filter(|_| last).map_or("none", |a| a.word()))
             .with("KEEP", self.pre.is_some() && last)
-            .with("RESIDUAL", self.residual.is_some() && last);
-        let bindings: Vec<_> = [a.read(), b.read()].into_iter().chain(epilogue).collect();
+            .with("RESIDUAL", self.residual.is_some() && last)
+    }
+
+    /// One dispatch; with `parts` it leaves sums over so many equal ranges of k there.
+    fn emit_one(
+        &self,
+        cx: &mut Lowering<'_>,
+        part: &Part,
+        choice: Choice,
+        parts: Option<(&Operand, usize)>,
+    ) -> Result<(), OpError> {
+        let (m, n, k) = (part.m.len(), part.n.len(), part.k.len());
+        let (a_rows, a_columns) = self.a_block(part);
+        let (b_rows, b_columns) = self.b_block(part);
+        let a = self.a.window(&part.batch, &a_rows, &a_columns);
+        let b = self.b.window(&part.batch, &b_rows, &b_columns);
+        let stays = |matrix: &Matrix| matrix.batch % 4 == 0 || part.batch.len() == 1;
+        let a4 = stays(&self.a) && cx.vec4(self.a.ld, &[&a]);
+        let b4 = stays(&self.b) && cx.vec4(self.b.ld, &[&b]);
+
+        let (kernel, tile_m, tile_n) = self.variant(cx, choice, (m, n, k), a4, b4);
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
+        let alpha = self.op.layout.alpha;
+        if let Some((parts, split)) = parts {
+            // Each part is a matrix of a batch, which begins further on along k.
+            let (k, window) = (k / split, parts.all());
+            let y4 = n % 4 == 0 && cx.vec4(n, &[&window]);
+            let plain = kernel.with("YVEC", y4).with("ACC", false).with("BIAS", false).with("ACT", "none");
+            let plain = plain.with("KEEP", false).with("RESIDUAL", false);
+            let a_next = if self.transpose_a { k * self.a.ld } else { k };
+            let b_next = if self.transpose_b { k } else { k * self.b.ld };
+            let mut params: Vec<u32> = [m, n, k, self.a.ld, self.b.ld, n, a_next, b_next, m * n, tiles_m, tiles_n]
+                .map(|v| v as u32)
+                .to_vec();
+            params.push(1f32.to_bits());
+            return cx.dispatch(plain, &[a.read(), b.read(), window.write()], &params, split * tiles_m * tiles_n);
+        }
+        // The epilogue follows the last range of k.
+        let (first, last) = (part.k.start == 0, part.k.end == self.whole_k);
+        let (epilogue, y4) = self.epilogue(cx, part, last);
+        let kernel = self.finished(kernel, y4 && choice != Choice::Dot, first, last);
+        let bindings: Vec<_> = [a.read(), b.read()].into_iter().chain(epilogue).collect();
         let mut params: Vec<u32> =
             [m, n, k, self.a.ld, self.b.ld, self.y.ld, self.a.batch, self.b.batch, self.y.batch, tiles_m, tiles_n]
                 .map(|v| v as u32)
                 .to_vec();
-        params.push(self.op.layout.alpha.to_bits());
+        params.push(alpha.to_bits());
         cx.dispatch(kernel, &bindings, &params, part.batch.len() * tiles_m * tiles_n)
     }
 
     /// The variant for a part, and the tile of outputs that one of its workgroups makes.
-    fn variant(&self, cx: &Lowering<'_>, (m, n, k): (usize, usize, usize), a4: bool, b4: bool) -> (Kernel, usize, usize) {
+    fn variant(
+        &self,
+        cx: &Lowering<'_>,
+        choice: Choice,
+        (m, n, k): (usize, usize, usize),
+        a4: bool,
+        b4: bool,
+    ) -> (Kernel, usize, usize) {
         let few = |most: usize, size: usize| [1, 2, 4].into_iter().find(|&r| r >= size).unwrap_or(most);
-        match self.choice {
-            Choice::Direct => {
+        // Whether an operand's stored rows, along which it is read in vectors of four, are of k or else of m or n.
+        let (along_m, along_n) = (self.transpose_a, !self.transpose_b);
+        let a_vec = a4 && if along_m { m % 4 == 0 } else { k % 4 == 0 };
+        let b_vec = b4 && if along_n { n % 4 == 0 } else { k % 4 == 0 };
+        match choice {
+            Choice::Direct { rows, columns } => {
                 let spread = cx.caps.subgroup == Some(8);
-                // Many rows pay for the loads of b, but the driver compiles 64 of them for a second or two.
-                let rows = match m {
-                    0..=4 => few(4, m),
-                    5..=8 => 8,
-                    _ if !spread => 12,
-                    9..=16 => 16,
-                    _ if m < 64 || m * n * k < LARGE => 32,
-                    _ => 64,
-                };
-                let columns = if n > 32 && (rows <= 8 || !spread) { 2 } else { 1 };
-                let (along_m, along_n) = (self.transpose_a, !self.transpose_b);
                 let k4 = k % 4 == 0 && (along_m || a4) && (along_n || b4);
                 let kernel = kernel!("matmul_direct")
                     .with("SUBGROUP", spread)
@@ -210,18 +372,22 @@ impl Product<'_> {
                     .with("BT", self.transpose_b)
                     .with("K4", k4)
                     .with("ROWS", rows as u32)
-                    .with("COLS", columns)
-                    .with("AVEC", if along_m { a4 && m % 4 == 0 } else { k4 })
-                    .with("BVEC", if along_n { b4 && n % 4 == 0 } else { k4 });
-                (kernel, rows, 32 * columns as usize)
+                    .with("COLS", columns as u32)
+                    .with("AVEC", if along_m { a_vec } else { k4 })
+                    .with("BVEC", if along_n { b_vec } else { k4 });
+                (kernel, rows, 32 * columns)
             }
-            Choice::Tiled => {
+            Choice::Tiled { tile, thread, .. } => {
                 let kernel = kernel!("matmul_tiled")
                     .with("AT", self.transpose_a)
                     .with("BT", self.transpose_b)
-                    .with("AVEC", false)
-                    .with("BVEC", false);
-                (kernel, 64, 64)
+                    .with("BM", tile[0] as u32)
+                    .with("BN", tile[1] as u32)
+                    .with("TM", thread[0] as u32)
+                    .with("TN", thread[1] as u32)
+                    .with("AVEC", a_vec)
+                    .with("BVEC", b_vec);
+                (kernel, tile[0], tile[1])
             }
             Choice::Rows => {
                 let rows = few(8, m);

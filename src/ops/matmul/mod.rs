@@ -79,6 +79,12 @@ struct Sizes {
     k: usize,
 }
 
+impl Sizes {
+    fn flops(self) -> u64 {
+        2 * self.batch as u64 * self.m as u64 * self.n as u64 * self.k as u64
+    }
+}
+
 impl MatMul {
     fn sizes(&self, a: &Shape, b: &Shape) -> Result<Sizes, OpError> {
         let describe = || {
@@ -130,8 +136,7 @@ impl Operation for MatMul {
     }
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
-        let Ok(s) = self.sizes(&inputs[0].shape, &inputs[1].shape) else { return 0 };
-        2 * s.batch as u64 * s.m as u64 * s.n as u64 * s.k as u64
+        self.sizes(&inputs[0].shape, &inputs[1].shape).map_or(0, Sizes::flops)
     }
 
     fn absorb(&self, next: &dyn Operation, position: usize, types: &[TensorType], keep: bool) -> Option<Absorbed> {

@@ -1,0 +1,170 @@
+//! Kernels chosen by measuring: where an operation can be done by several, each is run on its sizes, checked against the
+//! simplest, and timed.
+
+use super::{
+    Engine, GraphError, PlanOptions,
+    plan::lower,
+    record::{Graph, Node},
+};
+use crate::{
+    gpu::{Autotune, Timings},
+    ops::{DType, HostTensor, Decision, Recorder, Tensor, TensorType, random::threefry},
+};
+use std::time::{Duration, Instant};
+
+/// Work below this many floating-point operations is not measured unasked: any kernel will do.
+const WORTH: u64 = 500_000_000;
+/// How long measuring may take unasked, in all.
+const UNASKED: Duration = Duration::from_secs(1);
+/// Each kernel is run until it has taken this long, or this often.
+const ENOUGH: Duration = Duration::from_millis(40);
+const RUNS: usize = 20;
+/// Results whose error is more than this part of their size, squared, are wrong: thousands of times what rounding does.
+const WRONG: f64 = 1e-8;
+
+/// What a measurement found.
+#[derive(Debug, Clone)]
+pub struct Tuned {
+    /// The kind of work.
+    pub work: String,
+    /// The kernels, with what each took.
+    pub timings: Timings,
+    /// The one that is taken without measuring.
+    pub rule: String,
+}
+
+impl Tuned {
+    /// The fastest.
+    pub fn best(&self) -> Option<(&str, f64)> {
+        let right = self.timings.iter().filter_map(|(name, time)| time.map(|time| (name.as_str(), time)));
+        right.min_by(|a, b| a.1.total_cmp(&b.1))
+    }
+}
+
+/// Standard normal numbers would do as well: anything but zeros, whose products no error shows in.
+fn noise(ty: &TensorType, seed: u32) -> HostTensor<f32> {
+    let value = |i: u32| (threefry([seed, 0x7E57], [i, 0])[0] >> 8) as f32 / 8_388_608.0 - 1.0;
+    match ty.dtype {
+        DType::F32 => HostTensor::floats(ty.shape.clone(), (0..ty.elements() as u32).map(value).collect()),
+        DType::U32 => HostTensor::uints(ty.shape.clone(), vec![0; ty.elements()]),
+    }
+}
+
+/// The squared error of `found` as a part of the squared size of `expected`.
+fn error(found: &[HostTensor<f32>], expected: &[HostTensor<f32>]) -> f64 {
+    let (mut off, mut size) = (0.0, 0.0);
+    for (f, e) in found.iter().zip(expected).flat_map(|(f, e)| f.f().iter().zip(e.f())) {
+        off += f64::from(f - e).powi(2);
+        size += f64::from(*e).powi(2);
+    }
+    // What is no number is wrong, too.
+    if off <= size * f64::MAX { off / size.max(f64::MIN_POSITIVE) } else { f64::INFINITY }
+}
+
+impl Engine {
+    /// Measures the kernels of every choice in the plan of `graph` that was not measured before, and returns what it found.
+    /// `progress` is told how many are done, and of how many. Nothing on the CPU.
+    ///
+    /// # Errors
+    /// An operation does not fit the adapter, or the device fails.
+    pub fn tune(
+        &mut self,
+        graph: &Graph,
+        outputs: &[Tensor],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Tuned>, GraphError> {
+        self.tune_within(graph, outputs, None, progress)
+    }
+
+    /// What [`compile`](Self::compile) does by the policy.
+    pub(super) fn tune_unasked(&mut self, graph: &Graph, outputs: &[Tensor]) -> Result<(), GraphError> {
+        let Some(gpu) = &self.gpu else { return Ok(()) };
+        let budget = match gpu.caps.tuning.policy {
+            Autotune::Off => return Ok(()),
+            // Compiling the candidates takes seconds there.
+            Autotune::On if gpu.caps.software => return Ok(()),
+            Autotune::On => Some(UNASKED.saturating_sub(self.tuned)),
+            Autotune::Full => None,
+        };
+        if budget.is_some_and(|budget| budget.is_zero()) {
+            return Ok(());
+        }
+        let begin = Instant::now();
+        self.tune_within(graph, outputs, budget, &mut |_, _| {})?;
+        self.tuned += begin.elapsed();
+        Ok(())
+    }
+
+    fn tune_within(
+        &mut self,
+        graph: &Graph,
+        outputs: &[Tensor],
+        budget: Option<Duration>,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<Tuned>, GraphError> {
+        let Some(gpu) = self.gpu.clone() else { return Ok(Vec::new()) };
+        let lowered = lower(&gpu.caps, graph, outputs, &PlanOptions::default())?;
+        let mut open: Vec<(Decision, usize)> = Vec::new();
+        for (decision, node) in lowered.decisions {
+            let known = open.iter().any(|(other, _)| other.work == decision.work);
+            if decision.measured.is_none() && !known && (budget.is_none() || decision.flops >= WORTH) {
+                open.push((decision, node));
+            }
+        }
+        // The largest first, since time may run out.
+        open.sort_by_key(|(decision, _)| std::cmp::Reverse(decision.flops));
+        let begin = Instant::now();
+        let mut found = Vec::new();
+        let all = open.len();
+        for (done, (decision, node)) in open.into_iter().enumerate() {
+            if budget.is_some_and(|budget| begin.elapsed() >= budget) {
+                break;
+            }
+            let timings = self.measure(graph, &lowered.nodes[node], &decision)?;
+            gpu.caps.tuning.remember(&decision.work, timings.clone());
+            let rule = decision.kernels[decision.rule].clone();
+            found.push(Tuned { work: decision.work, timings, rule });
+            progress(done + 1, all);
+        }
+        Ok(found)
+    }
+
+    /// Times each kernel of a choice on an operation of these sizes.
+    fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision) -> Result<Timings, GraphError> {
+        let mut timings = Timings::new();
+        let mut expected: Option<Vec<HostTensor<f32>>> = None;
+        for (choice, kernel) in decision.kernels.iter().enumerate() {
+            let mut g = Graph::new();
+            let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
+            let outputs = g.record(node.op.clone(), &inputs)?;
+            let options = PlanOptions { choice: Some(choice), ..PlanOptions::default() };
+            // Not `compile`, which would measure.
+            let mut plan = self.compile_as_is(g, &outputs, &options)?;
+            for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {
+                plan.set(input, noise(graph.ty(original), seed as u32))?;
+            }
+            // The first run compiles and checks.
+            plan.run(self)?;
+            let results = outputs.iter().map(|&output| plan.get(output)).collect::<Result<Vec<_>, _>>()?;
+            let right = expected.as_ref().is_none_or(|expected| error(&results, expected) <= WRONG);
+            expected.get_or_insert(results);
+            if !right {
+                timings.insert(kernel.clone(), None);
+                continue;
+            }
+            let begin = Instant::now();
+            let mut best = Duration::MAX;
+            for _ in 0..RUNS {
+                let start = Instant::now();
+                plan.run(self)?;
+                plan.wait()?;
+                best = best.min(start.elapsed());
+                if begin.elapsed() >= ENOUGH {
+                    break;
+                }
+            }
+            timings.insert(kernel.clone(), Some(best.as_secs_f64() * 1e3));
+        }
+        Ok(timings)
+    }
+}
