@@ -32,7 +32,8 @@ pub struct Backward {
     /// The safetensors file to write
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
-    /// Another head than config.json names: masked-lm, pretraining, next-sentence, sequence, tokens, qa or choice
+    /// Another head than config.json names: masked-lm, pretraining, next-sentence, sequence, tokens, qa, choice or
+    /// replaced (of an ELECTRA's discriminator)
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
     /// Recompute each block's activations instead of keeping them

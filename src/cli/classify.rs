@@ -7,7 +7,7 @@ use super::{
 };
 use serde_json::{Value, json};
 use shaderlm::{
-    models::{Head, Mode, Model, Predictor},
+    models::{Head, Mode, Model, Predictor, with_article},
     train::tasks::{
         Columns, EncodedInput, Encoder, Found, Lengths, Target, Task, TaskData, TaskFault, TaskInput, input_logits,
         read_inputs, task_figures,
@@ -93,9 +93,9 @@ impl Classify {
         drop(model.encoder(Mode::default())?);
         let Some(task) = model.config.task() else {
             return refuse(format!(
-                "{}: it is a {}, which has no task; `shaderlm finetune` teaches it one",
+                "{}: it is {}, which has no task; `shaderlm finetune` teaches it one",
                 model.place(),
-                model.config.architectures().first().map_or("model without architectures", String::as_str)
+                with_article(model.config.architectures().first().map_or("model without architectures", String::as_str))
             ));
         };
         let tokenizer = model.tokenizer()?;

@@ -46,6 +46,35 @@ pub enum Objective {
     SentenceOrder,
 }
 
+/// The same, and what an ELECTRA's generator learns.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Shown {
+    /// Masked tokens
+    #[value(name = "mlm")]
+    Masked,
+    /// Masked tokens, and whether the second segment follows the first (BERT)
+    #[value(name = "mlm+nsp")]
+    NextSentence,
+    /// Masked tokens, and whether two segments are in order (ALBERT)
+    #[value(name = "mlm+sop")]
+    SentenceOrder,
+    /// Masked tokens as ELECTRA's generator is given them
+    Electra,
+}
+
+impl Shown {
+    /// The paper's settings.
+    fn settings(self, context: usize, seed: u32) -> PretrainSettings {
+        let of = |objective: Objective| PretrainSettings::of_paper(objective.pairing(), context, seed);
+        match self {
+            Self::Masked => of(Objective::Masked),
+            Self::NextSentence => of(Objective::NextSentence),
+            Self::SentenceOrder => of(Objective::SentenceOrder),
+            Self::Electra => PretrainSettings::electra(context, 0.15, seed),
+        }
+    }
+}
+
 impl Objective {
     pub fn pairing(self) -> Pairing {
         match self {
@@ -63,6 +92,7 @@ impl Objective {
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     shaderlm data inspect --data bible.txt --tokenizer albert.json --objective mlm+sop --show 5\n  \
+    shaderlm data inspect --data bible.txt --tokenizer words.json --objective electra --context 64\n  \
     shaderlm data inspect --data *.txt --model google-bert/bert-base-uncased --objective mlm+nsp --whole-words")]
 struct Inspect {
     /// Text files
@@ -76,7 +106,7 @@ struct Inspect {
     model: Option<String>,
     /// What is to be learnt
     #[arg(long, value_enum)]
-    objective: Objective,
+    objective: Shown,
     /// Examples to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     show: u64,
@@ -86,15 +116,15 @@ struct Inspect {
     /// Seed of all choices
     #[arg(long, value_name = "N", default_value_t = 1337)]
     seed: u32,
-    /// Longest n-gram that is masked as one; 3 with mlm+sop, as in ALBERT, else 1
+    /// Longest n-gram that is masked as one; 3 with mlm+sop, as in ALBERT, else 1; not with electra
     #[arg(long, value_name = "N")]
     ngrams: Option<usize>,
-    /// Mask whole words; mlm+sop always does
+    /// Mask whole words; mlm+sop always does, electra never
     #[arg(long)]
     whole_words: bool,
-    /// Most tokens that are predicted in an example
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    max_predictions: usize,
+    /// Most tokens that are predicted in an example; by default 20, and 15.5 % of the context with electra
+    #[arg(long, value_name = "N")]
+    max_predictions: Option<usize>,
     /// One JSON object a line, the summary last
     #[arg(long)]
     json: bool,
@@ -112,9 +142,12 @@ impl Inspect {
         let tokenizer = self.open_tokenizer()?;
         // Before the text is read, which may take long.
         tokenizer.special_tokens()?;
-        let paper = PretrainSettings::of_paper(self.objective.pairing(), self.context, self.seed);
+        if self.objective == Shown::Electra && (self.whole_words || self.ngrams.is_some()) {
+            return refuse("--objective electra masks single tokens; --whole-words and --ngrams do not go with it");
+        }
+        let paper = self.objective.settings(self.context, self.seed);
         let settings = PretrainSettings {
-            max_predictions: self.max_predictions,
+            max_predictions: self.max_predictions.unwrap_or(paper.max_predictions),
             ngrams: self.ngrams.unwrap_or(paper.ngrams),
             whole_words: self.whole_words || paper.whole_words,
             ..paper
@@ -236,8 +269,9 @@ impl Page<'_> {
         let pairing = self.data.settings().pairing;
         let pair = example.pair_label.map(|label| format!(", {}", pair_words(pairing, label))).unwrap_or_default();
         writeln!(out, "example {index}: {tokens} tokens, {masked} to predict{pair}")?;
-        writeln!(out, "  {}{}", if example.pair_label.is_some() { "1 " } else { "" }, self.segment(example, 0))?;
-        if example.pair_label.is_some() {
+        let two = example.token_types.contains(&1);
+        writeln!(out, "  {}{}", if two { "1 " } else { "" }, self.segment(example, 0))?;
+        if two {
             writeln!(out, "  2 {}", self.segment(example, 1))?;
         }
         writeln!(out)
@@ -263,7 +297,7 @@ impl Page<'_> {
         json!({
             "index": index,
             "first": self.segment(example, 0),
-            "second": example.pair_label.map(|_| self.segment(example, 1)),
+            "second": example.token_types.contains(&1).then(|| self.segment(example, 1)),
             "pair_label": example.pair_label,
             "pair": example.pair_label.map(|label| pair_words(pairing, label)),
             "tokens": example.ids.iter().map(|&id| token(id)).collect::<Vec<_>>(),

@@ -28,7 +28,7 @@ pub struct Detect {
     #[arg(long, value_name = "DIR|REPO")]
     model: String,
     /// Tokens that are at least so likely to have been replaced are suspects
-    #[arg(long, value_name = "P", default_value_t = 0.5, value_parser = number_in(0.0, 1.0))]
+    #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true, value_parser = number_in(0.0, 1.0))]
     threshold: f32,
     /// One JSON object a text
     #[arg(long)]
@@ -55,9 +55,7 @@ impl Detect {
         if self.batch == 0 {
             return refuse("--batch 0: must be at least 1");
         }
-        // What `train electra` wrote holds both networks.
-        let inner = std::path::Path::new(&self.model).join("discriminator");
-        let model = Model::open(if inner.is_dir() { inner.to_str().unwrap_or(&self.model) } else { &self.model })?;
+        let model = Model::open_network(&self.model, "discriminator")?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;
@@ -95,18 +93,22 @@ impl Detect {
                 })
             })
             .collect();
-        json!({ "text": text, "marked": self.marked(text, judged, "[", "]"), "tokens": tokens })
+        json!({ "text": text, "marked": self.marked(text, judged, tokenizer, "[", "]"), "tokens": tokens })
     }
 
-    /// The text with the suspects between marks; neighbours are marked as one.
-    fn marked(&self, text: &str, judged: &[Judged], begin: &str, end: &str) -> String {
+    /// The text with the words of suspects between marks; neighbours are marked as one.
+    fn marked(&self, text: &str, judged: &[Judged], tokenizer: &Tokenizer, begin: &str, end: &str) -> String {
         let mut places: Vec<Range<usize>> = Vec::new();
-        for token in judged.iter().filter(|token| self.suspect(token)) {
+        for word in judged.chunk_by(|_, next| !tokenizer.begins_word(next.id)) {
+            if !word.iter().any(|token| self.suspect(token)) {
+                continue;
+            }
+            let (first, last) = (word[0].place.start, word[word.len() - 1].place.end);
             // A token may take in the space before it.
-            let start = token.place.end - text[token.place.clone()].trim_start().len();
+            let start = last - text[first..last].trim_start().len();
             match places.last_mut() {
-                Some(last) if text[last.end..start.max(last.end)].trim().is_empty() => last.end = last.end.max(token.place.end),
-                _ => places.push(start..token.place.end),
+                Some(before) if text[before.end..start.max(before.end)].trim().is_empty() => before.end = before.end.max(last),
+                _ => places.push(start..last),
             }
         }
         let mut marked = String::new();
@@ -123,7 +125,7 @@ impl Detect {
 
     fn print(&self, out: &mut impl Write, text: &str, judged: &[Judged], tokenizer: &Tokenizer) -> Result<(), Box<dyn Error>> {
         let (begin, end) = if colour() { ("\u{1b}[1;31m", "\u{1b}[0m") } else { ("[", "]") };
-        writeln!(out, "{}", self.marked(text, judged, begin, end))?;
+        writeln!(out, "{}", self.marked(text, judged, tokenizer, begin, end))?;
         for token in judged {
             let word = tokenizer.id_to_token(token.id).unwrap_or_default();
             let (before, after) = if colour() && self.suspect(token) { (begin, end) } else { ("", "") };

@@ -8,7 +8,7 @@ use super::{
 use rayon::prelude::*;
 use shaderlm::{
     checkpoint::{StoredType, write_safetensors},
-    models::{EmbedSettings, Model, Pooling, SentenceSettings, embed},
+    models::{BIBLE, EmbedSettings, Model, Pooling, SentenceSettings, embed},
     text::{SpecialTokens, TextError, Tokenizer},
 };
 use std::{
@@ -29,9 +29,10 @@ use std::{
 pub struct Embed {
     /// Texts
     text: Vec<String>,
-    /// A folder, or a repository of the Hub, of a BERT, DistilBERT or ALBERT
+    /// A folder, or a repository of the Hub, of a BERT, DistilBERT, ALBERT or ELECTRA; by default an ALBERT that knows nothing but
+    /// the Bible
     #[arg(long, value_name = "DIR|REPO")]
-    model: String,
+    model: Option<String>,
     /// How the hidden states of a text become one vector
     #[arg(long, value_enum)]
     pooling: Option<Pooling>,
@@ -63,7 +64,7 @@ fn encode(tokenizer: &Tokenizer, special: SpecialTokens, text: &str, longest: us
 impl Embed {
     pub fn run(self) -> CliResult {
         self.profile.begin()?;
-        let model = Model::open(&self.model)?;
+        let model = Model::chosen(self.model.as_deref(), &BIBLE)?;
         let folder = SentenceSettings::of(&model)?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;

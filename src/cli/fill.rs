@@ -7,7 +7,7 @@ use super::{
 };
 use serde_json::json;
 use shaderlm::{
-    models::{Candidate, Filler, Model},
+    models::{BIBLE, Candidate, Filler, Model},
     text::{SpecialTokens, Tokenizer},
 };
 use std::io::Write;
@@ -18,15 +18,16 @@ use std::io::Write;
 /// line of standard input is one.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
+    shaderlm fill \"In the beginning God [MASK] the heaven and the earth.\"\n  \
     shaderlm fill \"Paris is the [MASK] of France.\" --model google-bert/bert-base-uncased\n  \
     shaderlm fill \"the [MASK] and the earth\" --model ./my-albert --top 3 --json")]
 pub struct Fill {
     /// The text, with [MASK] where a word is missing
     text: Vec<String>,
     /// A folder, or a repository of the Hub, of a BERT, DistilBERT, ALBERT or ELECTRA generator with a
-    /// masked-LM head
+    /// masked-LM head; by default an ALBERT that knows nothing but the Bible
     #[arg(long, value_name = "DIR|REPO")]
-    model: String,
+    model: Option<String>,
     /// Likeliest tokens to show for each mask
     #[arg(long, value_name = "N", default_value_t = 5)]
     top: usize,
@@ -45,9 +46,10 @@ impl Fill {
         if self.top == 0 {
             return refuse("--top 0: must be at least 1");
         }
-        // What `train electra` wrote holds both networks.
-        let inner = std::path::Path::new(&self.model).join("generator");
-        let model = Model::open(if inner.is_dir() { inner.to_str().unwrap_or(&self.model) } else { &self.model })?;
+        let model = match &self.model {
+            Some(model) => Model::open_network(model, "generator")?,
+            None => Model::built_in(&BIBLE)?,
+        };
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;
@@ -110,7 +112,10 @@ impl Page<'_> {
         let mut ids = self.ids.to_vec();
         ids[mask] = id;
         let inner = &ids[1..ids.len() - 1];
-        Ok(self.tokenizer.decode(inner)?)
+        let text = self.tokenizer.decode(inner)?;
+        // Some decoders take away the space before a special token.
+        let other = self.tokenizer.id_to_token(self.special.mask).unwrap_or_default();
+        Ok(text.replace(&other, &format!(" {other}")).replace("  ", " ").trim_start().to_owned())
     }
 
     /// The token as it is written within a text.

@@ -25,7 +25,8 @@ pub struct Forward {
     /// The safetensors file to write
     #[arg(long, value_name = "OUT.safetensors")]
     output: PathBuf,
-    /// Another head than config.json names: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa or choice
+    /// Another head than config.json names: base, masked-lm, pretraining, next-sentence, sequence, tokens, qa, choice or
+    /// replaced (of an ELECTRA's discriminator)
     #[arg(long, value_name = "NAME")]
     head: Option<String>,
     /// Also write hidden_states.N: the embeddings and each layer's output

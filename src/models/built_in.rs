@@ -1,4 +1,4 @@
-//! The model in the repository, which is part of the binary so that it works wherever it is installed.
+//! The models in the repository, which are part of the binary so that they work wherever it is installed.
 
 use super::{Config, ConfigError, Model, ModelError};
 use crate::checkpoint::Weights;
@@ -26,6 +26,9 @@ macro_rules! built_in {
 /// A GPT-2 that this engine trained on Tiny Shakespeare: see `assets/shakespeare/README.md`.
 pub static SHAKESPEARE: BuiltIn = built_in!("the built-in GPT-2", "shakespeare");
 
+/// An ALBERT that this engine trained on the King James Bible: see `assets/bible-albert/README.md`.
+pub static BIBLE: BuiltIn = built_in!("the built-in ALBERT", "bible-albert");
+
 impl Model {
     /// A model in the binary.
     ///
@@ -46,5 +49,15 @@ impl Model {
     /// As [`Model::open`].
     pub fn chosen(model: Option<&str>, files: &'static BuiltIn) -> Result<Self, ModelError> {
         model.map_or_else(|| Self::built_in(files), Self::open)
+    }
+    /// Opens a model that may also be the folder that `train electra` wrote: then its `network`, `generator` or
+    /// `discriminator` (which is all that there is without a generator).
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_network(model: &str, network: &str) -> Result<Self, ModelError> {
+        let inner = |network: &str| Some(Path::new(model).join(network)).filter(|inner| inner.is_dir());
+        let inner = inner(network).or_else(|| inner("discriminator"));
+        Self::open(inner.as_deref().and_then(Path::to_str).unwrap_or(model))
     }
 }

@@ -15,6 +15,7 @@ pub struct Detector<'a> {
     predictor: Predictor<'a>,
     special: SpecialTokens,
     context: usize,
+    place: String,
 }
 
 impl<'a> Detector<'a> {
@@ -34,14 +35,14 @@ impl<'a> Detector<'a> {
             }
             other => other,
         })?;
-        Ok(Self { predictor, special, context })
+        Ok(Self { predictor, special, context, place: model.place().to_owned() })
     }
 
     /// For each token of each text, which are without special tokens, the probability that it was replaced. A text that is
     /// longer than the context is looked at in parts. `rows` is how many go through the model at once.
     ///
     /// # Errors
-    /// The device fails.
+    /// The device fails, or what the model gives is no number.
     pub fn detect(&mut self, texts: &[Vec<u32>], rows: usize) -> Result<Vec<Vec<f32>>, ModelError> {
         let mut sequences = Vec::new();
         let mut owners = Vec::new();
@@ -60,6 +61,9 @@ impl<'a> Detector<'a> {
         let mut found = vec![Vec::new(); texts.len()];
         for ((owner, sequence), outputs) in owners.into_iter().zip(&sequences).zip(logits) {
             let inner = &outputs[0].values[1..sequence.ids.len() - 1];
+            if inner.iter().any(|x| x.is_nan()) {
+                return Err(ModelError::NoNumber { place: self.place.clone() });
+            }
             found[owner].extend(inner.iter().map(|&x| 1.0 / (1.0 + (-x).exp())));
         }
         Ok(found)

@@ -67,6 +67,9 @@ pub fn embed(
             progress(done);
         }
     }
+    if vectors.iter().flatten().any(|x| x.is_nan()) {
+        return Err(ModelError::NoNumber { place: model.place().to_owned() });
+    }
     Ok(vectors)
 }
 

@@ -19,6 +19,7 @@ pub struct Candidate {
 pub struct Filler<'a> {
     encoder: Box<dyn Encoder + 'a>,
     engine: &'a mut Engine,
+    place: &'a str,
 }
 
 impl<'a> Filler<'a> {
@@ -36,24 +37,27 @@ impl<'a> Filler<'a> {
             },
             other => other,
         })?;
-        Ok(Self { encoder, engine })
+        Ok(Self { encoder, engine, place: model.place() })
     }
 
     /// For each of the places `masks` in the text `ids` (with [CLS] and [SEP]) the `top` likeliest tokens, likeliest first.
     ///
     /// # Errors
-    /// The text is longer than the model's context, or the device fails.
-    pub fn fill(&mut self, ids: &[u32], masks: &[usize], top: usize) -> Result<Vec<Vec<Candidate>>, GraphError> {
+    /// The text is longer than the model's context, the device fails, or what the model gives is no number.
+    pub fn fill(&mut self, ids: &[u32], masks: &[usize], top: usize) -> Result<Vec<Vec<Candidate>>, ModelError> {
         let time = ids.len();
         let mut g = Graph::new();
         let input = g.input("ids", TensorType::u32([1, time]));
         let places = g.input("masks", TensorType::u32([masks.len()]));
-        let output = self.record(&mut g, input, places)?;
+        let output = self.record(&mut g, input, places).map_err(GraphError::from)?;
         let mut plan = self.engine.compile(g, &[output], &PlanOptions::named("fill"))?;
         plan.set(input, HostTensor::uints([1, time], ids.to_vec()))?;
         plan.set(places, HostTensor::uints([masks.len()], masks.iter().map(|&m| m as u32).collect()))?;
         plan.run(self.engine)?;
         let probabilities = plan.get(output)?;
+        if probabilities.f().iter().any(|p| p.is_nan()) {
+            return Err(ModelError::NoNumber { place: self.place.to_owned() });
+        }
         Ok(probabilities.f().chunks(probabilities.shape.width()).map(|row| likeliest(row, top)).collect())
     }
 

@@ -13,6 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// "a bert", "an electra"
+pub fn with_article(name: &str) -> String {
+    let vowel = name.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O', 'U']);
+    format!("{} {name}", if vowel { "an" } else { "a" })
+}
+
 /// A fault in loading or saving a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
@@ -38,8 +44,20 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
+    /// It is what `train electra` wrote.
+    #[error("{place}: it holds an ELECTRA's networks; give {place}/discriminator or {place}/generator")]
+    Networks {
+        /// The folder.
+        place: String,
+    },
+    /// What comes out of it is no number.
+    #[error("{place}: what it gives is no number; its weights are damaged")]
+    NoNumber {
+        /// The folder.
+        place: String,
+    },
     /// The command does not run this kind of model.
-    #[error("{place}: it is a {kind}; this command runs {wanted}")]
+    #[error("{place}: it is {}; this command runs {wanted}", with_article(kind))]
     Kind {
         /// The folder.
         place: String,
@@ -93,6 +111,9 @@ impl Model {
     /// No such folder or repository, or files that are damaged or do not fit together.
     pub fn open(model: &str) -> Result<Self, ModelError> {
         let folder = checkpoint::resolve_model(model)?;
+        if !folder.join("config.json").exists() && folder.join("discriminator/config.json").exists() {
+            return Err(ModelError::Networks { place: folder.display().to_string() });
+        }
         let value = checkpoint::read_config(&folder)?;
         let config = Config::from_json(&folder.join("config.json"), &value)?;
         let weights = Weights::open(&folder)?;

@@ -122,6 +122,11 @@ fn in_discriminator(name: &str) -> String {
     format!("discriminator.{name}")
 }
 
+/// What the copying head's are called, which is built like the discriminator's.
+fn in_copy_head(name: &str) -> String {
+    name.replace("discriminator_predictions.", "copy_predictions.")
+}
+
 impl ReplacedTokens {
     /// Checks that the networks fit together.
     ///
@@ -165,8 +170,8 @@ impl ReplacedTokens {
         heads::parameters(&network, Head::MaskedLm, 2, false)
     }
 
-    /// The second network's parameters, by Hugging Face's names, which has none for the copying head of `AllTokensMlm`: that is
-    /// called like the discriminator's.
+    /// The second network's parameters, by Hugging Face's names. It has none for the copying head of `AllTokensMlm`, which is
+    /// built like the discriminator's and means something else: `copy_predictions`.
     ///
     /// # Errors
     /// An activation that is not supported.
@@ -175,7 +180,9 @@ impl ReplacedTokens {
         let mut list = heads::parameters(&network, self.objective.head(), 2, false)?;
         if self.objective == ReplacedObjective::AllTokensMlm {
             let encoder = network.parameters().len();
-            list.extend(heads::parameters(&network, Head::Replaced, 2, false)?.split_off(encoder));
+            let mut head = heads::parameters(&network, Head::Replaced, 2, false)?.split_off(encoder);
+            head.iter_mut().for_each(|p| p.name = in_copy_head(&p.name));
+            list.extend(head);
         }
         Ok(list)
     }
@@ -233,7 +240,7 @@ impl ReplacedTokens {
                 return Err(ModelError::Weight {
                     place: generator.place().to_owned(),
                     name: parameter.name.clone(),
-                    reason: format!("it is not that of {}; they can be trained with --tie none only", discriminator.place()),
+                    reason: format!("it is not that of {}; give a --tie that does not share it", discriminator.place()),
                 });
             }
         }
@@ -345,7 +352,7 @@ impl ReplacedTokens {
             }
             ReplacedObjective::AllTokensMlm => {
                 let replaced = replaced("all-tokens MLM")?;
-                let copy = network.replaced(g, last)?;
+                let copy = g.renamed(in_copy_head, |g| network.replaced(g, last))?;
                 let shape = g.ty(last).shape.clone();
                 let rows = ops::reshape(g, last, [shape.rows(), shape.width()])?;
                 let logits = network.masked_lm(g, rows)?;

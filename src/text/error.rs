@@ -37,7 +37,7 @@ pub enum TextError {
     },
     /// A tokenizer without a special token that encoders need.
     #[error(
-        "the tokenizer has no {token}; BERT and ALBERT need one that has, such as `shaderlm tokenizer train --kind wordpiece` makes"
+        "the tokenizer has no {token}; BERT, ALBERT and ELECTRA need one that has, such as `shaderlm tokenizer train --kind wordpiece` makes"
     )]
     Special {
         /// The token.

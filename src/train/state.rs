@@ -29,6 +29,17 @@ pub fn save_state(path: &Path, engine: &Engine, names: &[String], step: usize, s
     Ok(write_safetensors(path, &tensors, &metadata)?)
 }
 
+/// What differs between two lists of settings, in words.
+fn differences(before: &str, now: &str) -> String {
+    let (before, now): (Vec<_>, Vec<_>) = (before.split([',']).collect(), now.split([',']).collect());
+    if before.len() != now.len() {
+        return format!("it had {}, this one has {}", before.join(","), now.join(","));
+    }
+    let pairs = before.iter().zip(&now).filter(|(before, now)| before != now);
+    let words: Vec<_> = pairs.map(|(before, now)| format!("it had {}, this one has {}", before.trim(), now.trim())).collect();
+    words.join("; ")
+}
+
 /// Reads what [`save_state`] wrote into `engine`, and returns the step.
 ///
 /// # Errors
@@ -43,7 +54,7 @@ pub fn load_state(path: &Path, engine: &mut Engine, names: &[(String, Shape)], s
         .ok_or_else(|| fail("it is no training state: there is no shaderlm.step in its header".into()))?;
     let before = metadata.get("shaderlm.settings").map(String::as_str).unwrap_or_default();
     if before != settings {
-        return Err(fail(format!("the run began with other settings; it had {before}, this one has {settings}")));
+        return Err(fail(format!("the run began with other settings; {}", differences(before, settings))));
     }
     for (name, shape) in names {
         let tensor = file.tensor(name)?;

@@ -1,6 +1,7 @@
 //! `shaderlm train electra`
 
 use super::{
+    encoder::eval_batches,
     flags::{Defaults, Flags},
     run::{Figures, Kept, Run, Task},
 };
@@ -11,7 +12,7 @@ use crate::cli::{
 use shaderlm::{
     checkpoint::resolve_model,
     graph::{Engine, Graph},
-    models::{Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie},
+    models::{Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie, with_article},
     ops::{HostTensor, IGNORE, Tensor, random::threefry},
     text::Tokenizer,
     train::{
@@ -79,7 +80,7 @@ pub struct TrainElectra {
     #[arg(long, value_name = "X", value_parser = number_in(0.0, 1e6))]
     discriminator_weight: Option<f32>,
     /// Share of the tokens that are masked; by default 0.15, and 0.25 for --size large
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = number_in(0.0, 1.0))]
     mask_probability: Option<f32>,
     /// Draw each masked token once only; the reference may draw it again, and predicts it twice then
     #[arg(long)]
@@ -108,7 +109,7 @@ struct Init {
 fn electra(model: &Model) -> Result<&ElectraConfig, Box<dyn Error>> {
     match &model.config {
         Config::Electra(config) => Ok(config),
-        other => refuse(format!("--init {}: it is a {}, not an electra", model.place(), other.kind())),
+        other => refuse(format!("--init {}: it is {}, not an electra", model.place(), with_article(other.kind()))),
     }
 }
 
@@ -150,6 +151,9 @@ impl TrainElectra {
     pub fn run(self) -> CliResult {
         let flags = &self.flags;
         flags.check("discriminator")?;
+        if self.eval_examples == 0 {
+            return refuse("--eval-examples 0: must be at least 1; --eval-fraction 0 holds nothing out");
+        }
         let init = flags.init.as_deref().map(|place| Init::open(place, self.objective.generates())).transpose()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(init), _) => init.tokenizer()?,
@@ -176,8 +180,7 @@ impl TrainElectra {
         );
         let train = Pretraining::new(train, &tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, &tokenizer, settings)).transpose()?;
-        let eval_examples = held_out.as_ref().map_or(0, |d| d.epoch_length().min(self.eval_examples as u64)) as usize;
-        let eval_batches = eval_examples.div_ceil(flags.batch);
+        let eval_batches = eval_batches(held_out.as_ref(), self.eval_examples, flags.batch);
         say!("{} examples an epoch; held out {}", train.epoch_length(), eval_batches * flags.batch);
 
         let mut engine = flags.device.engine()?;

@@ -14,7 +14,7 @@ use shaderlm::{
     models::{
         AlbertConfig, BertConfig, Config, Dropout, Head, Missing, Mode, Model, Sharing, Text, encoder,
         heads::parameters,
-        initialise,
+        initialise, with_article,
     },
     ops::{self, HostTensor, IGNORE, OpError, Recorder, Tensor, TensorType},
     text::{SpecialTokens, Tokenizer},
@@ -113,7 +113,7 @@ impl TrainBert {
         let (flags, init, tokenizer) = p.begin()?;
         let config = match &init {
             Some(Model { config: Config::Bert(config), .. }) => config.clone(),
-            Some(other) => return refuse(format!("--init {}: it is a {}, not a bert", other.place(), other.config.kind())),
+            Some(other) => return refuse(format!("--init {}: it is {}, not a bert", other.place(), with_article(other.config.kind()))),
             None => {
                 let sized = match self.size.as_deref().map(BertConfig::named) {
                     Some(Some(config)) => config,
@@ -144,6 +144,12 @@ impl TrainAlbert {
     pub fn run(self) -> CliResult {
         let p = &self.pretrain;
         let (flags, init, tokenizer) = p.begin()?;
+        match (self.depth, &init) {
+            // clap does not tell, since --tokenizer excludes --init.
+            (Some(_), None) => return refuse("--depth goes with --init; give --layers"),
+            (Some(0), _) => return refuse("--depth 0: must be at least 1"),
+            _ => {}
+        }
         if p.objective == What::NextSentence {
             return refuse("--objective mlm+nsp: an ALBERT learns sentence order instead, mlm+sop");
         }
@@ -155,7 +161,7 @@ impl TrainAlbert {
                 Some(depth) => AlbertConfig { num_hidden_layers: depth, ..config.clone() },
                 None => config.clone(),
             },
-            Some(other) => return refuse(format!("--init {}: it is a {}, not an albert", other.place(), other.config.kind())),
+            Some(other) => return refuse(format!("--init {}: it is {}, not an albert", other.place(), with_article(other.config.kind()))),
             None => {
                 let sized = match self.size.as_deref().map(AlbertConfig::named) {
                     Some(Some(config)) => config,
@@ -294,6 +300,14 @@ impl Task for Examples<'_> {
     }
 }
 
+/// Whole batches that hold `wanted` held-out examples, or as many as there are; one at least.
+pub fn eval_batches(held_out: Option<&Pretraining>, wanted: usize, batch: usize) -> usize {
+    let Some(data) = held_out else { return 0 };
+    let there = data.epoch_length() as usize;
+    let batches = there.min(wanted).div_ceil(batch);
+    if batches * batch > there { (there / batch).max(1) } else { batches }
+}
+
 /// Share of the commonest token among those that are to be predicted: what guessing it always would get right.
 fn guessing(data: &Pretraining, examples: u64) -> f64 {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
@@ -308,6 +322,9 @@ fn guessing(data: &Pretraining, examples: u64) -> f64 {
 impl Pretrain {
     fn begin(&self) -> Result<(&Flags, Option<Model>, Tokenizer), Box<dyn std::error::Error>> {
         self.flags.check("")?;
+        if self.eval_examples == 0 {
+            return refuse("--eval-examples 0: must be at least 1; --eval-fraction 0 holds nothing out");
+        }
         let init = self.flags.init()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(model), _) => model.tokenizer()?,
@@ -342,8 +359,7 @@ impl Pretrain {
         let data = format!("{:016x}+{:016x}, {settings:?}", train.fingerprint(), held_out.as_ref().map_or(0, Documents::fingerprint));
         let train = Pretraining::new(train, tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, tokenizer, settings)).transpose()?;
-        let eval_examples = held_out.as_ref().map_or(0, |d| d.epoch_length().min(self.eval_examples as u64)) as usize;
-        let eval_batches = eval_examples.div_ceil(flags.batch);
+        let eval_batches = eval_batches(held_out.as_ref(), self.eval_examples, flags.batch);
         if let Some(held_out) = &held_out {
             say!(
                 "{} examples an epoch; held out {}, of which guessing the commonest token gets {:.4}",

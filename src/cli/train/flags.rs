@@ -33,6 +33,9 @@ impl From<Stored> for StoredType {
     }
 }
 
+/// All micro-batches of a step are in its plan.
+const MOST_PARTS: usize = 1024;
+
 /// What is the same for every model.
 #[derive(clap::Args)]
 pub struct Flags {
@@ -173,6 +176,15 @@ impl Flags {
             if value == 0 {
                 return refuse(format!("{flag} 0: must be at least 1"));
             }
+        }
+        if self.accumulate > MOST_PARTS {
+            return refuse(format!("--accumulate {}: must be at most {MOST_PARTS}", self.accumulate));
+        }
+        // A run of one kind within, or over, one of another would leave files of both.
+        let inner = self.out.join("discriminator").join("model.safetensors");
+        let stray = if model.is_empty() { inner } else { self.out.join("model.safetensors") };
+        if stray.exists() {
+            return refuse(format!("--out {}: it holds another model, {}; give another folder", self.out.display(), stray.display()));
         }
         self.profile.begin()?;
         self.check_folder(&self.state_file(), &self.out.join(model).join("model.safetensors"))
