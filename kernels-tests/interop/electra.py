@@ -39,7 +39,7 @@ TRAINED = [
     ("mlm", E24, ALONE, None),
 ]
 # The mechanism that copies, which no class of transformers has beside a masked-LM head.
-COPYING = {f"discriminator_predictions.{n}.{k}" for n in ("dense", "dense_prediction") for k in ("weight", "bias")}
+COPYING = {f"copy_predictions.{n}.{k}" for n in ("dense", "dense_prediction") for k in ("weight", "bias")}
 LABELLED = {"num_labels": 3, "id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
 HEADS = (
     "ElectraForMaskedLM", "ElectraForPreTraining", "ElectraForSequenceClassification", "ElectraForTokenClassification",
