@@ -10,7 +10,7 @@ use shaderlm::{
     gpu::Autotune,
     graph::{Engine, EngineOptions, Graph, Plan, PlanOptions},
     models::{Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie},
-    ops::{HostTensor, IGNORE, Tensor},
+    ops::{IGNORE, Tensor},
     train::{Detection, Documents, PretrainSettings, Pretraining},
 };
 use std::{collections::HashMap, error::Error, path::PathBuf};
@@ -103,6 +103,7 @@ struct Judges<'a> {
     inputs: Vec<Tensor>,
     others: Vec<Tensor>,
     outputs: ReplacedOutputs,
+    step: &'a ReplacedTokens,
     bigrams: &'a Bigrams,
     special: shaderlm::text::SpecialTokens,
 }
@@ -120,16 +121,7 @@ impl Judges<'_> {
         let (rows, context) = (args.batch, data.settings().context);
         for number in 0..args.examples.min(data.epoch_length() as usize).div_ceil(rows) {
             let batch = data.batch((number * rows) as u64, rows);
-            let (text, slots) = ([rows, context], [batch.masked_labels.len()]);
-            let values = [
-                HostTensor::uints(text, batch.original_ids),
-                HostTensor::uints(text, batch.ids),
-                HostTensor::uints(text, batch.token_types),
-                HostTensor::uints(text, batch.attention_mask),
-                HostTensor::uints(slots, batch.masked_positions),
-                HostTensor::uints(slots, batch.masked_labels),
-                HostTensor::uints([2], vec![args.seed, number as u32]),
-            ];
+            let values = self.step.values(batch, context, [args.seed, number as u32]);
             for (&input, value) in self.inputs.iter().zip(values) {
                 self.plan.set(input, value)?;
             }
@@ -195,7 +187,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (loss, outputs) = step.loss(&mut g, &inputs, None, &sizes)?;
     let plan = engine.compile(g, &loss.others, &PlanOptions::default())?;
     let mut judges =
-        Judges { plan, inputs, others: loss.others, outputs, bigrams: &bigrams, special: tokenizer.special_tokens()? };
+        Judges { plan, inputs, others: loss.others, outputs, step: &step, bigrams: &bigrams, special: tokenizer.special_tokens()? };
 
     let fitted = judges.judge(&mut engine, &train, &args, [0.0, 0.0])?;
     let thresholds = [0, 1].map(|judge| fitted[judge].best_threshold().0);

@@ -16,6 +16,7 @@ mod cross_entropy;
 mod dropout;
 mod electra;
 mod electra_cli;
+mod electra_data;
 mod elementwise;
 mod embedding;
 mod embed;

@@ -5,7 +5,7 @@ use crate::cli::{failure, run, shaderlm, success};
 use shaderlm::{
     ops::{IGNORE, random::threefry},
     text::Tokenizer,
-    train::{Documents, Example, MaskRule, Pairing, PretrainSettings, Pretraining},
+    train::{Documents, Example, Pairing, PretrainSettings, Pretraining},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -16,12 +16,12 @@ use std::{
 use tempfile::TempDir;
 
 /// BERT's special tokens, which stand at the beginning of every vocabulary here: ids 0 to 4.
-const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+pub const SPECIAL: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 const CLS: u32 = 2;
 const SEP: u32 = 3;
-const MASK: u32 = 4;
+pub const MASK: u32 = 4;
 
-const SEQUENCES: u64 = 100_000;
+pub const SEQUENCES: u64 = 100_000;
 
 fn write(folder: &TempDir, name: &str, text: &str) -> PathBuf {
     let path = folder.path().join(name);
@@ -47,7 +47,7 @@ fn random(i: usize, n: usize) -> usize {
 }
 
 /// Documents of sentences of words of 2,000, a token each.
-fn plain() -> (Tokenizer, String) {
+pub fn plain() -> (Tokenizer, String) {
     let mut text = String::new();
     let mut drawn = 0;
     let mut draw = |n: usize| {
@@ -65,7 +65,7 @@ fn plain() -> (Tokenizer, String) {
 }
 
 /// Each word occurs once in this text, so that its id is its place: (document, sentence).
-fn unique() -> (Tokenizer, String, Vec<(usize, usize)>) {
+pub fn unique() -> (Tokenizer, String, Vec<(usize, usize)>) {
     let (mut text, mut places) = (String::new(), Vec::new());
     for document in 0..60 {
         // Some documents have one sentence, some one word, and some sentences are longer than the context.
@@ -87,12 +87,12 @@ fn unique() -> (Tokenizer, String, Vec<(usize, usize)>) {
     (tokenizer((0..places.len()).map(|i| format!("w{i}"))), text, places)
 }
 
-fn pretraining(source: &(Tokenizer, String), settings: PretrainSettings) -> Pretraining {
+pub fn pretraining(source: &(Tokenizer, String), settings: PretrainSettings) -> Pretraining {
     Pretraining::new(documents(&source.1, &source.0), &source.0, settings).unwrap()
 }
 
 /// An example's ids before they were masked.
-fn unmasked(example: &Example) -> Vec<u32> {
+pub fn unmasked(example: &Example) -> Vec<u32> {
     let mut ids = example.ids.clone();
     for (&at, &label) in example.masked_positions.iter().zip(&example.masked_labels) {
         ids[at as usize] = label;
@@ -101,7 +101,7 @@ fn unmasked(example: &Example) -> Vec<u32> {
 }
 
 /// The tokens of both segments, without special ones.
-fn segments(example: &Example) -> [Vec<u32>; 2] {
+pub fn segments(example: &Example) -> [Vec<u32>; 2] {
     let ids = unmasked(example);
     let (&first, rest) = ids.split_first().unwrap();
     assert_eq!((first, rest.last()), (CLS, Some(&SEP)));
@@ -115,20 +115,20 @@ fn segments(example: &Example) -> [Vec<u32>; 2] {
 
 /// A count of independent events, each with its own probability, within 3 standard deviations.
 #[derive(Default)]
-struct Count {
+pub struct Count {
     found: f64,
     expected: f64,
     variance: f64,
 }
 
 impl Count {
-    fn add(&mut self, hit: bool, probability: f64) {
+    pub fn add(&mut self, hit: bool, probability: f64) {
         self.found += f64::from(u8::from(hit));
         self.expected += probability;
         self.variance += probability * (1.0 - probability);
     }
 
-    fn check(&self, what: &str) {
+    pub fn check(&self, what: &str) {
         let deviation = (self.found - self.expected) / self.variance.sqrt();
         assert!(deviation.abs() < 3.0, "{what}: {} instead of {:.1}, {deviation:.2} sigma", self.found, self.expected);
     }
@@ -650,71 +650,4 @@ fn inspect_refuses_what_it_cannot_use() {
     // Wrong usage.
     let usage = run(shaderlm().args(["data", "inspect", "--objective", "mlm", "--data"]).arg(&data));
     assert_eq!(usage.status.code(), Some(2));
-}
-
-/// ELECTRA's masks: how many, 85 % hidden and 15 % left, never a random token, drawn again now and then or never.
-#[test]
-fn statistics_of_electras_masking() {
-    let source = plain();
-    for replacement in [true, false] {
-        let settings = PretrainSettings {
-            mask_rule: MaskRule::Electra { replacement },
-            ..PretrainSettings::electra(64, 0.15, 4)
-        };
-        assert_eq!(settings.max_predictions, 9);
-        let data = pretraining(&source, settings);
-        let (mut masked, mut single) = (Count::default(), 0);
-        let (mut distinct, mut expected) = (0.0, 0.0);
-        for index in 0..SEQUENCES {
-            let example = data.example(index);
-            let (length, places) = (example.ids.len(), &example.masked_positions);
-            let due = (length as f64 * 0.15).round_ties_even().clamp(1.0, 9.0);
-            assert_eq!(places.len(), due as usize, "of {length}");
-            assert!(places.is_sorted() && example.pair_label.is_none());
-            let second = example.token_types.contains(&1);
-            single += u64::from(!second);
-            let candidates = length as f64 - if second { 3.0 } else { 2.0 };
-            expected += if replacement { candidates * (1.0 - (1.0 - 1.0 / candidates).powf(due)) } else { due };
-            for draws in places.chunk_by(|a, b| a == b) {
-                distinct += 1.0;
-                let at = places.partition_point(|&place| place < draws[0]);
-                let (id, label) = (example.ids[draws[0] as usize], example.masked_labels[at]);
-                assert!(id == MASK || id == label, "no random tokens");
-                assert!(label > MASK, "no special token is hidden");
-                masked.add(id == MASK, 1.0 - 0.15f64.powi(draws.len() as i32));
-            }
-        }
-        masked.check("masked");
-        assert!((distinct / expected - 1.0f64).abs() < 1e-3, "{distinct} places, {expected} expected");
-        let single = single as f64 / SEQUENCES as f64;
-        assert!(single > 0.09 && single < 0.2, "{single} have one segment");
-    }
-}
-
-/// What a batch holds besides what is masked; and segments that follow each other, filled up to the context.
-#[test]
-fn electras_segments_follow_each_other() {
-    let (tokenizer, text, places) = unique();
-    let source = (tokenizer, text);
-    let data = pretraining(&source, PretrainSettings::electra(32, 0.15, 8));
-    let again = pretraining(&source, PretrainSettings::electra(32, 0.15, 8));
-    let document = |id: u32| places[id as usize - SPECIAL.len()].0;
-    for index in 0..3000 {
-        let example = data.example(index);
-        assert_eq!(example, again.example(index));
-        assert!(example.ids.len() <= 32);
-        let [first, second] = segments(&example);
-        assert!(first.windows(2).all(|w| w[0] + 1 == w[1]) && second.windows(2).all(|w| w[0] + 1 == w[1]));
-        if let (Some(&last), Some(&next)) = (first.last(), second.first()) {
-            assert!(last < next && document(last) == document(next), "in order, of one document");
-        }
-    }
-    let batch = data.batch(40, 3);
-    for row in 0..3 {
-        let (example, at) = (data.example(40 + row as u64), row * 32);
-        let length = example.ids.len();
-        assert_eq!(batch.ids[at..at + length], example.ids);
-        assert_eq!(batch.original_ids[at..at + length], unmasked(&example));
-        assert!(batch.original_ids[at + length..at + 32].iter().all(|&id| id == 0));
-    }
 }

@@ -9,18 +9,18 @@ use shaderlm::{
     checkpoint::write_atomic,
     gpu::Capabilities,
     graph::{Graph, Row, decisions, dot, gradients, rows},
-    models::{Head, Inputs, Mode, Model, SHAKESPEARE},
+    models::{Inputs, Mode, Model, Parameter, SHAKESPEARE},
     ops::{Tensor, TensorType},
 };
 use std::{error::Error, io::Write, path::PathBuf};
 
-/// Show a model's plan: operations, shapes, kernels, bytes and floating-point operations
+/// Which plan of which model, on which device.
 #[derive(clap::Args)]
-pub struct GraphCommand {
-    /// A folder, or a repository of the Hub; by default the model in this program
+pub struct PlanArgs {
+    /// A folder, or a repository of the Hub; by default the built-in GPT-2
     #[arg(long, value_name = "DIR|REPO")]
     model: Option<String>,
-    /// Rows
+    /// Rows at once
     #[arg(long, value_name = "B", default_value_t = 1)]
     batch: usize,
     /// Tokens a row; the model's context by default
@@ -33,23 +33,27 @@ pub struct GraphCommand {
     /// With the loss and the backward pass
     #[arg(long)]
     backward: bool,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+/// Show a model's plan: operations, shapes, kernels, bytes and floating-point operations
+#[derive(clap::Args)]
+pub struct GraphCommand {
+    #[command(flatten)]
+    plan: PlanArgs,
     /// Also write the recorded graph in Graphviz's language
     #[arg(long, value_name = "FILE")]
     dot: Option<PathBuf>,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
 impl GraphCommand {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
-        let head = chosen_head(&model, self.head.as_deref())?;
-        let parameters = model.parameters(head)?;
-        let (g, outputs) = record(&model, head, self.batch, self.context, self.backward)?;
+        let Recorded { graph: g, outputs, parameters } = self.plan.record()?;
         if let Some(path) = &self.dot {
             write_atomic(path, |out| out.write_all(dot(&g).as_bytes())).map_err(|e| format!("--dot {e}"))?;
         }
-        let engine = self.device.engine()?;
+        let engine = self.plan.device.engine()?;
         let portable;
         let caps = match engine.capabilities() {
             Some(caps) => caps,
@@ -105,36 +109,42 @@ impl GraphCommand {
     }
 }
 
-/// A model's plan for `batch` rows of `context` tokens, with the loss and its gradients if `backward`: the graph, and what is
-/// asked of it.
-pub fn record(
-    model: &Model,
-    head: Head,
-    batch: usize,
-    context: Option<usize>,
-    backward: bool,
-) -> Result<(Graph, Vec<Tensor>), Box<dyn Error>> {
-    let most = model.config.positions();
-    let context = context.unwrap_or(most);
-    if batch == 0 || context == 0 || context > most {
-        return refuse(format!(
-            "--batch {batch} --context {context}: at least 1 each, and no more context than the model's {most}"
-        ));
+/// A recorded model.
+pub struct Recorded {
+    pub graph: Graph,
+    /// What is asked of it.
+    pub outputs: Vec<Tensor>,
+    pub parameters: Vec<Parameter>,
+}
+
+impl PlanArgs {
+    /// Records the model, with the loss and its gradients if they are wanted.
+    pub fn record(&self) -> Result<Recorded, Box<dyn Error>> {
+        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
+        let head = chosen_head(&model, self.head.as_deref())?;
+        let most = model.config.positions();
+        let context = self.context.unwrap_or(most);
+        if self.batch == 0 || context == 0 || context > most {
+            return refuse(format!(
+                "--batch {} --context {context}: at least 1 each, and no more context than the model's {most}",
+                self.batch
+            ));
+        }
+        let choices = if head.chooses() { 2 } else { 1 };
+        let inputs = Inputs { rows: self.batch * choices, time: context, choices, mask: false, types: false };
+        let parameters = model.parameters(head)?;
+        let mut g = Graph::new();
+        let recording = model.record(&mut g, head, inputs, Mode::default())?;
+        let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
+        if self.backward {
+            let (_, loss) = recording.loss(&mut g, &model.config, head)?;
+            let variables = parameters
+                .iter()
+                .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
+                .collect::<Result<Vec<_>, _>>()?;
+            outputs = vec![loss];
+            outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
+        }
+        Ok(Recorded { graph: g, outputs, parameters })
     }
-    let choices = if head.chooses() { 2 } else { 1 };
-    let inputs = Inputs { rows: batch * choices, time: context, choices, mask: false, types: false };
-    let mut g = Graph::new();
-    let recording = model.record(&mut g, head, inputs, Mode::default())?;
-    let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
-    if backward {
-        let (_, loss) = recording.loss(&mut g, &model.config, head)?;
-        let variables = model
-            .parameters(head)?
-            .iter()
-            .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
-            .collect::<Result<Vec<_>, _>>()?;
-        outputs = vec![loss];
-        outputs.extend(gradients(&mut g, loss, &variables)?.into_iter().flatten());
-    }
-    Ok((g, outputs))
 }

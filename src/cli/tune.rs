@@ -2,52 +2,33 @@
 
 use super::{
     CliResult,
-    common::{DeviceArgs, progress_bar},
-    forward::chosen_head,
-    graph::record,
+    common::progress_bar,
+    graph::{PlanArgs, Recorded},
 };
 use serde_json::json;
-use shaderlm::models::{Model, SHAKESPEARE};
 use std::io::Write;
 
 /// Measure which kernels are fastest for a model on this adapter, and remember it
 ///
 /// Each product of the model that several kernels can do is run with each of them, checked against the simplest, and timed. What
 /// is found is kept in the user's cache folder ($SHADERLM_CACHE, $XDG_CACHE_HOME/shaderlm or ~/.cache/shaderlm) and used by every
-/// command from then on. Without --model: the built-in GPT-2.
+/// command from then on. For training, give --backward.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     shaderlm tune --model openai-community/gpt2 --context 1024\n  \
     shaderlm tune --model my-bert --batch 32 --context 128 --backward")]
 pub struct Tune {
-    /// A folder, or a repository of the Hub
-    #[arg(long, value_name = "DIR|REPO")]
-    model: Option<String>,
-    /// Rows at once
-    #[arg(long, value_name = "B", default_value_t = 1)]
-    batch: usize,
-    /// Tokens a row; the model's context by default
-    #[arg(long, value_name = "T")]
-    context: Option<usize>,
-    /// Another head than config.json names, of an encoder
-    #[arg(long, value_name = "NAME")]
-    head: Option<String>,
-    /// For training: the backward pass too
-    #[arg(long)]
-    backward: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// One JSON object a kind of work
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
 impl Tune {
     pub fn run(self) -> CliResult {
-        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
-        let head = chosen_head(&model, self.head.as_deref())?;
-        let (g, outputs) = record(&model, head, self.batch, self.context, self.backward)?;
-        let mut engine = self.device.engine()?;
+        let Recorded { graph: g, outputs, .. } = self.plan.record()?;
+        let mut engine = self.plan.device.engine()?;
         let bar = progress_bar(0, "measuring  {bar:24} {pos}/{len}  {eta} left")?;
         let found = engine.tune(&g, &outputs, &mut |done, all| {
             bar.set_length(all as u64);

@@ -2,7 +2,7 @@
 
 use super::{
     GraphError,
-    plan::{GpuPlan, Plan, PlanOptions},
+    plan::{GpuPlan, Plan, PlanOptions, lower},
     profile::{self, Profiler},
     record::Graph,
 };
@@ -178,26 +178,20 @@ impl Engine {
     /// # Errors
     /// An operation does not fit the adapter's limits, or there is no memory.
     pub fn compile(&mut self, graph: Graph, outputs: &[Tensor], options: &PlanOptions) -> Result<Plan, GraphError> {
-        self.tune_unasked(&graph, outputs)?;
-        self.compile_as_is(graph, outputs, options)
-    }
-
-    /// [`compile`](Self::compile) without measuring.
-    pub(super) fn compile_as_is(
-        &mut self,
-        graph: Graph,
-        outputs: &[Tensor],
-        options: &PlanOptions,
-    ) -> Result<Plan, GraphError> {
         use crate::ops::Recorder;
         for (name, tensor) in graph.variables() {
             self.ensure(name, graph.ty(tensor))?;
         }
-        Ok(match &self.gpu {
+        Ok(match self.gpu.clone() {
             Some(gpu) => {
+                let mut lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 // What is run only to choose a kernel is no part of the work.
-                let profiler = self.profiler.as_ref().filter(|_| options.choice.is_none());
-                Plan::on_gpu(GpuPlan::new(gpu.clone(), &graph, outputs, &self.variables, options, profiler)?)
+                let measuring = options.choice.is_some();
+                if !measuring && self.tune_unasked(&graph, &lowered)? {
+                    lowered = lower(&gpu.caps, &graph, outputs, options)?;
+                }
+                let profiler = self.profiler.as_ref().filter(|_| !measuring);
+                Plan::on_gpu(GpuPlan::new(gpu, &graph, outputs, &lowered, &self.variables, options, profiler)?)
             }
             None => Plan::on_cpu(graph, outputs, options, self.profiler.as_ref()),
         })

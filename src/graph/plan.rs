@@ -161,12 +161,12 @@ impl GpuPlan {
         gpu: Arc<Gpu>,
         g: &Graph,
         wanted: &[Tensor],
+        lowered: &Lowered,
         variables: &HashMap<String, Variable>,
         options: &PlanOptions,
         profiler: Option<&Arc<Profiler>>,
     ) -> Result<Self, GraphError> {
-        let lowered = lower(&gpu.caps, g, wanted, options)?;
-        let Lowered { nodes, steps, roots, operands, .. } = &lowered;
+        let Lowered { nodes, steps, roots, operands, .. } = lowered;
         let mut stats = PlanStats { dispatches: steps.len(), ..PlanStats::default() };
 
         // Liveness, and the arena.
@@ -304,7 +304,7 @@ impl GpuPlan {
         }
         stats.submissions = cuts.len();
         let profiled =
-            profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(&lowered, g, &shares)));
+            profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(lowered, g, &shares)));
 
         let mut inputs = HashMap::new();
         for (&tensor, operand) in operands {

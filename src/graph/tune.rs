@@ -3,7 +3,7 @@
 
 use super::{
     Engine, GraphError, PlanOptions,
-    plan::lower,
+    plan::{Lowered, lower},
     record::{Graph, Node},
 };
 use crate::{
@@ -73,42 +73,40 @@ impl Engine {
         outputs: &[Tensor],
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
-        self.tune_within(graph, outputs, None, progress)
+        let Some(gpu) = &self.gpu else { return Ok(Vec::new()) };
+        let lowered = lower(&gpu.caps, graph, outputs, &PlanOptions::default())?;
+        self.tune_within(graph, &lowered, None, progress)
     }
 
-    /// What [`compile`](Self::compile) does by the policy.
-    pub(super) fn tune_unasked(&mut self, graph: &Graph, outputs: &[Tensor]) -> Result<(), GraphError> {
-        let Some(gpu) = &self.gpu else { return Ok(()) };
+    /// What [`compile`](Self::compile) does by the policy, and whether anything was found.
+    pub(super) fn tune_unasked(&mut self, graph: &Graph, lowered: &Lowered) -> Result<bool, GraphError> {
+        let Some(gpu) = &self.gpu else { return Ok(false) };
         let budget = match gpu.caps.tuning.policy {
-            Autotune::Off => return Ok(()),
+            Autotune::Off => return Ok(false),
             // Compiling the candidates takes seconds there.
-            Autotune::On if gpu.caps.software => return Ok(()),
+            Autotune::On if gpu.caps.software => return Ok(false),
             Autotune::On => Some(UNASKED.saturating_sub(self.tuned)),
             Autotune::Full => None,
         };
-        if budget.is_some_and(|budget| budget.is_zero()) {
-            return Ok(());
-        }
         let begin = Instant::now();
-        self.tune_within(graph, outputs, budget, &mut |_, _| {})?;
+        let found = self.tune_within(graph, lowered, budget, &mut |_, _| {})?;
         self.tuned += begin.elapsed();
-        Ok(())
+        Ok(!found.is_empty())
     }
 
     fn tune_within(
         &mut self,
         graph: &Graph,
-        outputs: &[Tensor],
+        lowered: &Lowered,
         budget: Option<Duration>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = self.gpu.clone() else { return Ok(Vec::new()) };
-        let lowered = lower(&gpu.caps, graph, outputs, &PlanOptions::default())?;
-        let mut open: Vec<(Decision, usize)> = Vec::new();
-        for (decision, node) in lowered.decisions {
+        let mut open: Vec<(&Decision, usize)> = Vec::new();
+        for (decision, node) in &lowered.decisions {
             let known = open.iter().any(|(other, _)| other.work == decision.work);
             if decision.measured.is_none() && !known && (budget.is_none() || decision.flops >= WORTH) {
-                open.push((decision, node));
+                open.push((decision, *node));
             }
         }
         // The largest first, since time may run out.
@@ -120,10 +118,10 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let timings = self.measure(graph, &lowered.nodes[node], &decision)?;
+            let timings = self.measure(graph, &lowered.nodes[node], decision)?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
-            found.push(Tuned { work: decision.work, timings, rule });
+            found.push(Tuned { work: decision.work.clone(), timings, rule });
             progress(done + 1, all);
         }
         Ok(found)
@@ -138,8 +136,8 @@ impl Engine {
             let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
             let outputs = g.record(node.op.clone(), &inputs)?;
             let options = PlanOptions { choice: Some(choice), ..PlanOptions::default() };
-            // Not `compile`, which would measure.
-            let mut plan = self.compile_as_is(g, &outputs, &options)?;
+            // With a choice given nothing is measured.
+            let mut plan = self.compile(g, &outputs, &options)?;
             for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {
                 plan.set(input, noise(graph.ty(original), seed as u32))?;
             }

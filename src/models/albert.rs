@@ -108,10 +108,7 @@ impl Encoder for Albert<'_> {
     fn parameters(&self) -> Vec<Parameter> {
         let (c, mut all) = (self.config, Parameters::new(self.config.initializer_range));
         let (e, h) = (c.embedding_size, c.hidden_size);
-        all.table("albert.embeddings.word_embeddings.weight", c.vocab_size, e);
-        all.table("albert.embeddings.position_embeddings.weight", c.max_position_embeddings, e);
-        all.table("albert.embeddings.token_type_embeddings.weight", c.type_vocab_size, e);
-        all.norm("albert.embeddings.LayerNorm", e);
+        all.embeddings("albert.embeddings", c.vocab_size, c.max_position_embeddings, c.type_vocab_size, e);
         all.linear(MAPPING, e, h);
         for group in 0..c.num_hidden_groups {
             for inner in 0..c.inner_group_num {

@@ -161,10 +161,7 @@ impl Encoder for Bert<'_> {
     fn parameters(&self) -> Vec<Parameter> {
         let (c, mut all) = (self.config, Parameters::new(self.config.initializer_range));
         let h = c.hidden_size;
-        all.table("bert.embeddings.word_embeddings.weight", c.vocab_size, h);
-        all.table("bert.embeddings.position_embeddings.weight", c.max_position_embeddings, h);
-        all.table("bert.embeddings.token_type_embeddings.weight", c.type_vocab_size, h);
-        all.norm("bert.embeddings.LayerNorm", h);
+        all.embeddings("bert.embeddings", c.vocab_size, c.max_position_embeddings, c.type_vocab_size, h);
         self.layers().parameters(&mut all);
         all.list
     }

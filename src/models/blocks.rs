@@ -52,6 +52,15 @@ impl Parameters {
     pub fn table(&mut self, name: &str, rows: usize, width: usize) {
         self.add(name.into(), [rows, width].into(), Init::Normal(self.range));
     }
+    /// What [`embed`] looks up in, and the layer norm after it: `prefix.word_embeddings` and so on.
+    pub fn embeddings(&mut self, prefix: &str, vocab: usize, positions: usize, types: usize, width: usize) {
+        self.table(&format!("{prefix}.word_embeddings.weight"), vocab, width);
+        self.table(&format!("{prefix}.position_embeddings.weight"), positions, width);
+        if types > 0 {
+            self.table(&format!("{prefix}.token_type_embeddings.weight"), types, width);
+        }
+        self.norm(&format!("{prefix}.LayerNorm"), width);
+    }
     /// A linear layer's weight `[out, in]`, as PyTorch has it, and its bias.
     pub fn linear(&mut self, name: &str, width: usize, out: usize) {
         self.add(format!("{name}.weight"), [out, width].into(), Init::Normal(self.range));

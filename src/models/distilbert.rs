@@ -90,9 +90,7 @@ impl Encoder for DistilBert<'_> {
 
     fn parameters(&self) -> Vec<Parameter> {
         let (c, mut all) = (self.config, Parameters::new(self.config.initializer_range));
-        all.table("distilbert.embeddings.word_embeddings.weight", c.vocab_size, c.dim);
-        all.table("distilbert.embeddings.position_embeddings.weight", c.max_position_embeddings, c.dim);
-        all.norm("distilbert.embeddings.LayerNorm", c.dim);
+        all.embeddings("distilbert.embeddings", c.vocab_size, c.max_position_embeddings, 0, c.dim);
         for layer in 0..c.n_layers {
             let name = layer_name(layer);
             for part in ["q_lin", "k_lin", "v_lin", "out_lin"] {

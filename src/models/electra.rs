@@ -83,10 +83,7 @@ impl Encoder for Electra<'_> {
     fn parameters(&self) -> Vec<Parameter> {
         let (c, mut all) = (self.config, Parameters::new(self.config.initializer_range));
         let (e, h) = (c.embedding_size, c.hidden_size);
-        all.table("electra.embeddings.word_embeddings.weight", c.vocab_size, e);
-        all.table("electra.embeddings.position_embeddings.weight", c.max_position_embeddings, e);
-        all.table("electra.embeddings.token_type_embeddings.weight", c.type_vocab_size, e);
-        all.norm("electra.embeddings.LayerNorm", e);
+        all.embeddings("electra.embeddings", c.vocab_size, c.max_position_embeddings, c.type_vocab_size, e);
         if e != h {
             all.linear(PROJECTION, e, h);
         }

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     graph::{Engine, Graph},
-    ops::{self, IGNORE, OpError, Recorder, Sample, Tensor, TensorType},
-    train::Loss,
+    ops::{self, HostTensor, IGNORE, OpError, Recorder, Sample, Tensor, TensorType},
+    train::{Batch, Loss, PretrainBatch},
 };
 use std::collections::HashSet;
 
@@ -263,6 +263,21 @@ impl ReplacedTokens {
             ("masked_positions", slots.clone()),
             ("masked_labels", slots),
             ("noise", TensorType::u32([2])),
+        ]
+    }
+
+    /// Values of [`inputs`](Self::inputs) for text of `context` tokens a row.
+    pub fn values(&self, text: PretrainBatch, context: usize, noise: [u32; 2]) -> Batch {
+        let shape = [text.ids.len() / context, context];
+        let slots = [text.masked_positions.len()];
+        vec![
+            HostTensor::uints(shape, text.original_ids),
+            HostTensor::uints(shape, text.ids),
+            HostTensor::uints(shape, text.token_types),
+            HostTensor::uints(shape, text.attention_mask),
+            HostTensor::uints(slots, text.masked_positions),
+            HostTensor::uints(slots, text.masked_labels),
+            HostTensor::uints([2], noise.to_vec()),
         ]
     }
 

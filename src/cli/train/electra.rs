@@ -1,9 +1,8 @@
 //! `shaderlm train electra`
 
 use super::{
-    encoder::eval_batches,
-    flags::{Defaults, Flags},
-    run::{Figures, Kept, Run, Task},
+    flags::{Defaults, ExampleFlags, Flags},
+    run::{Figures, Kept, Run, Task, ratio},
 };
 use crate::cli::{
     CliResult,
@@ -85,19 +84,11 @@ pub struct TrainElectra {
     /// Draw each masked token once only; the reference may draw it again, and predicts it twice then
     #[arg(long)]
     mask_without_replacement: bool,
-    /// Share of the rows that are cut to a random shorter length
-    #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = number_in(0.0, 1.0))]
-    short_probability: f32,
     /// Divide Adam's moments by 1 - beta^step, which the reference does not
     #[arg(long)]
     bias_correction: bool,
-    /// Standard deviation of the initial weights; the paper's 0.02 is for wide models, and narrow ones begin to learn sooner
-    /// with more
-    #[arg(long, value_name = "X", default_value_t = 0.02, value_parser = number_in(1e-6, 1.0), conflicts_with = "init")]
-    initializer_range: f32,
-    /// Held-out examples that an evaluation takes, at most
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    eval_examples: usize,
+    #[command(flatten)]
+    examples: ExampleFlags,
 }
 
 /// Both networks of --init.
@@ -151,9 +142,7 @@ impl TrainElectra {
     pub fn run(self) -> CliResult {
         let flags = &self.flags;
         flags.check("discriminator")?;
-        if self.eval_examples == 0 {
-            return refuse("--eval-examples 0: must be at least 1; --eval-fraction 0 holds nothing out");
-        }
+        self.examples.check()?;
         let init = flags.init.as_deref().map(|place| Init::open(place, self.objective.generates())).transpose()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(init), _) => init.tokenizer()?,
@@ -180,7 +169,7 @@ impl TrainElectra {
         );
         let train = Pretraining::new(train, &tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, &tokenizer, settings)).transpose()?;
-        let eval_batches = eval_batches(held_out.as_ref(), self.eval_examples, flags.batch);
+        let eval_batches = self.examples.eval_batches(held_out.as_ref(), flags.batch);
         say!("{} examples an epoch; held out {}", train.epoch_length(), eval_batches * flags.batch);
 
         let mut engine = flags.device.engine()?;
@@ -254,7 +243,7 @@ impl TrainElectra {
                     vocab_size: flags.vocab(tokenizer)?,
                     max_position_embeddings: flags.context.unwrap_or(128),
                     pad_token_id: tokenizer.special_tokens()?.pad,
-                    initializer_range: self.initializer_range,
+                    initializer_range: self.examples.initializer_range,
                     ..sized
                 }
             }
@@ -292,7 +281,7 @@ impl TrainElectra {
         let probability = self.mask_probability.unwrap_or(if large { 0.25 } else { 0.15 });
         PretrainSettings {
             mask_rule: MaskRule::Electra { replacement: !self.mask_without_replacement },
-            short_probability: self.short_probability,
+            short_probability: self.examples.short_probability,
             ..PretrainSettings::electra(context, probability, self.flags.seed)
         }
     }
@@ -322,10 +311,6 @@ struct Tally {
     replaced: (f64, f64),
 }
 
-fn ratio((part, whole): (f64, f64)) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
-}
-
 fn add(sum: &mut (f64, f64), part: f64, whole: f64) {
     *sum = (sum.0 + part, sum.1 + whole);
 }
@@ -333,19 +318,9 @@ fn add(sum: &mut (f64, f64), part: f64, whole: f64) {
 impl Replacing<'_> {
     fn feed(&self, data: &Pretraining, batch: u64, first: u64) -> Batch {
         let (rows, context) = (self.flags.batch, data.settings().context);
-        let made = data.batch(batch * rows as u64, rows);
-        let (text, slots) = ([rows, context], [made.masked_positions.len()]);
         let number = first + batch;
         let noise = threefry([self.flags.seed, NOISE], [number as u32, (number >> 32) as u32]);
-        vec![
-            HostTensor::uints(text, made.original_ids),
-            HostTensor::uints(text, made.ids),
-            HostTensor::uints(text, made.token_types),
-            HostTensor::uints(text, made.attention_mask),
-            HostTensor::uints(slots, made.masked_positions),
-            HostTensor::uints(slots, made.masked_labels),
-            HostTensor::uints([2], noise.to_vec()),
-        ]
+        self.step.values(data.batch(batch * rows as u64, rows), context, noise)
     }
 
     fn add(&self, tally: &mut Tally, batch: &Batch, others: &[HostTensor<f32>]) {

@@ -1,8 +1,8 @@
 //! `shaderlm train bert` and `shaderlm train albert`
 
 use super::{
-    flags::{Defaults, Flags},
-    run::{Figures, Kept, Run, Task},
+    flags::{Defaults, ExampleFlags, Flags},
+    run::{Figures, Kept, Run, Task, ratio},
 };
 use crate::cli::{
     CliResult,
@@ -95,16 +95,8 @@ struct Pretrain {
     /// Mask whole words; mlm+sop always does
     #[arg(long)]
     whole_words: bool,
-    /// Share of the rows that are cut to a random shorter length
-    #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = number_in(0.0, 1.0))]
-    short_probability: f32,
-    /// Standard deviation of the initial weights; the papers' 0.02 is for a width of 768, and narrow models begin to learn
-    /// sooner with more
-    #[arg(long, value_name = "X", default_value_t = 0.02, value_parser = number_in(1e-6, 1.0), conflicts_with = "init")]
-    initializer_range: f32,
-    /// Held-out examples that an evaluation takes, at most
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    eval_examples: usize,
+    #[command(flatten)]
+    examples: ExampleFlags,
 }
 
 impl TrainBert {
@@ -130,7 +122,7 @@ impl TrainBert {
                     vocab_size: flags.vocab(&tokenizer)?,
                     max_position_embeddings: flags.context.unwrap_or(128),
                     pad_token_id: tokenizer.special_tokens()?.pad,
-                    initializer_range: p.initializer_range,
+                    initializer_range: p.examples.initializer_range,
                     ..sized
                 }
             }
@@ -183,7 +175,7 @@ impl TrainAlbert {
                     num_hidden_groups: self.groups,
                     max_position_embeddings: flags.context.unwrap_or(128),
                     pad_token_id: tokenizer.special_tokens()?.pad,
-                    initializer_range: p.initializer_range,
+                    initializer_range: p.examples.initializer_range,
                     ..sized
                 }
                 .shared(self.sharing)
@@ -210,10 +202,6 @@ struct Tally {
     masked: (f64, f64),
     pair_loss: (f64, f64),
     pairs: (f64, f64),
-}
-
-fn ratio((right, all): (f64, f64)) -> f64 {
-    if all > 0.0 { right / all } else { 0.0 }
 }
 
 impl Tally {
@@ -300,14 +288,6 @@ impl Task for Examples<'_> {
     }
 }
 
-/// Whole batches that hold `wanted` held-out examples, or as many as there are; one at least.
-pub fn eval_batches(held_out: Option<&Pretraining>, wanted: usize, batch: usize) -> usize {
-    let Some(data) = held_out else { return 0 };
-    let there = data.epoch_length() as usize;
-    let batches = there.min(wanted).div_ceil(batch);
-    if batches * batch > there { (there / batch).max(1) } else { batches }
-}
-
 /// Share of the commonest token among those that are to be predicted: what guessing it always would get right.
 fn guessing(data: &Pretraining, examples: u64) -> f64 {
     let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
@@ -322,9 +302,7 @@ fn guessing(data: &Pretraining, examples: u64) -> f64 {
 impl Pretrain {
     fn begin(&self) -> Result<(&Flags, Option<Model>, Tokenizer), Box<dyn std::error::Error>> {
         self.flags.check("")?;
-        if self.eval_examples == 0 {
-            return refuse("--eval-examples 0: must be at least 1; --eval-fraction 0 holds nothing out");
-        }
+        self.examples.check()?;
         let init = self.flags.init()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(model), _) => model.tokenizer()?,
@@ -352,14 +330,14 @@ impl Pretrain {
             max_predictions: self.max_predictions,
             ngrams: self.ngrams.unwrap_or(paper.ngrams),
             whole_words: self.whole_words || paper.whole_words,
-            short_probability: self.short_probability,
+            short_probability: self.examples.short_probability,
             ..paper
         };
         let (train, held_out) = flags.documents(tokenizer)?;
         let data = format!("{:016x}+{:016x}, {settings:?}", train.fingerprint(), held_out.as_ref().map_or(0, Documents::fingerprint));
         let train = Pretraining::new(train, tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, tokenizer, settings)).transpose()?;
-        let eval_batches = eval_batches(held_out.as_ref(), self.eval_examples, flags.batch);
+        let eval_batches = self.examples.eval_batches(held_out.as_ref(), flags.batch);
         if let Some(held_out) = &held_out {
             say!(
                 "{} examples an epoch; held out {}, of which guessing the commonest token gets {:.4}",

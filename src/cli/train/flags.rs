@@ -11,7 +11,7 @@ use shaderlm::{
     checkpoint::StoredType,
     models::{Config, Model},
     text::Tokenizer,
-    train::{Documents, Optimizer, Schedule, ScheduleShape, Settings},
+    train::{Documents, Optimizer, Pretraining, Schedule, ScheduleShape, Settings},
 };
 use std::path::{Path, PathBuf};
 
@@ -142,6 +142,38 @@ pub struct Flags {
     pub device: DeviceArgs,
     #[command(flatten)]
     pub profile: ProfileArgs,
+}
+
+/// What encoders take besides: how examples are made and looked at.
+#[derive(clap::Args)]
+pub struct ExampleFlags {
+    /// Share of the rows that are cut to a random shorter length
+    #[arg(long, value_name = "P", default_value_t = 0.1, value_parser = number_in(0.0, 1.0))]
+    pub short_probability: f32,
+    /// Standard deviation of the initial weights; the papers' 0.02 is for a width of 768, and narrow models begin to learn
+    /// sooner with more
+    #[arg(long, value_name = "X", default_value_t = 0.02, value_parser = number_in(1e-6, 1.0), conflicts_with = "init")]
+    pub initializer_range: f32,
+    /// Held-out examples that an evaluation takes, at most
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    eval_examples: usize,
+}
+
+impl ExampleFlags {
+    pub fn check(&self) -> CliResult {
+        if self.eval_examples == 0 {
+            return refuse("--eval-examples 0: must be at least 1; --eval-fraction 0 holds nothing out");
+        }
+        Ok(())
+    }
+
+    /// Whole batches of `batch` that hold the held-out examples of an evaluation, or as many as there are; one at least.
+    pub fn eval_batches(&self, held_out: Option<&Pretraining>, batch: usize) -> usize {
+        let Some(data) = held_out else { return 0 };
+        let there = data.epoch_length() as usize;
+        let batches = there.min(self.eval_examples).div_ceil(batch);
+        if batches * batch > there { (there / batch).max(1) } else { batches }
+    }
 }
 
 /// Settings whose defaults differ from model to model.

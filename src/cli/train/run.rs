@@ -21,6 +21,11 @@ use std::{
 /// Named figures, for the log and the bar.
 pub type Figures = BTreeMap<String, f64>;
 
+/// A part of a whole; 0 of nothing.
+pub fn ratio((part, whole): (f64, f64)) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
 /// What a run trains on, and how it is judged.
 pub trait Task {
     /// The micro-batches of a step: a function of the step alone.
