@@ -1,6 +1,6 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
-use super::{BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
+use super::{stack::stored_layer, BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
 use crate::{
     checkpoint::{self, CheckpointError, StoredType, Weights},
     graph::{Engine, GraphError},
@@ -66,6 +66,16 @@ pub enum ModelError {
         /// What would do.
         wanted: &'static str,
     },
+    /// It cannot have so many layers.
+    #[error("{place}: --depth {depth} {reason}")]
+    Depth {
+        /// The folder.
+        place: String,
+        /// How many were asked for.
+        depth: usize,
+        /// What is wrong.
+        reason: String,
+    },
     /// The head cannot be told, or is not there.
     #[error("{place}: {reason}")]
     Head {
@@ -94,6 +104,8 @@ pub struct Model {
     pub weights: Weights,
     pub(super) place: String,
     pub(super) source: Source,
+    /// Layers of the file, where [`stack`](Model::stack) made it more or fewer.
+    pub(super) layers: Option<usize>,
 }
 
 /// Where a model came from.
@@ -117,7 +129,7 @@ impl Model {
         let value = checkpoint::read_config(&folder)?;
         let config = Config::from_json(&folder.join("config.json"), &value)?;
         let weights = Weights::open(&folder)?;
-        Ok(Self { config, weights, place: folder.display().to_string(), source: Source::Folder(folder) })
+        Ok(Self { config, weights, place: folder.display().to_string(), source: Source::Folder(folder), layers: None })
     }
 
     /// Its tokenizer.
@@ -224,6 +236,7 @@ impl Model {
     /// The name that the file has for `name`. Names of the encoder may lack its prefix (`transformer.`, `bert.`, ...: saved
     /// without a head); layer norms were once called gamma and beta; the masked-LM bias is tied to its decoder's.
     fn stored_name(&self, name: &str) -> Option<String> {
+        let name = &self.layers.map_or_else(|| name.to_owned(), |layers| stored_layer(name, layers));
         let prefix = match &self.config {
             Config::Gpt2(_) => "transformer.",
             Config::Bert(_) => "bert.",

@@ -20,6 +20,7 @@ mod predict;
 mod record;
 mod replaced;
 mod sentence;
+mod stack;
 
 pub use albert::Albert;
 pub use bert::Bert;

@@ -214,7 +214,8 @@ impl ReplacedTokens {
         Ok(initialise(&self.parameters().map_err(crate::graph::GraphError::from)?, engine, seed)?)
     }
 
-    /// Loads both networks, and returns the names of what the files do not have and begins afresh.
+    /// Loads both networks, and returns the names of what the files do not have and begins afresh: all that is the generator's
+    /// alone, where there is none.
     ///
     /// # Errors
     /// A weight has another shape or type than the configuration says, or tied ones differ.
@@ -229,12 +230,22 @@ impl ReplacedTokens {
         let list = self.discriminator_parameters().map_err(op)?;
         let fresh = discriminator.upload_as(engine, &list, Missing::Initialise(seed), &in_discriminator)?;
         let mut fresh: Vec<_> = fresh.into_iter().map(|name| in_discriminator(&name)).collect();
-        let Some(generator) = generator else { return Ok(fresh) };
         let (tied, own): (Vec<_>, Vec<_>) = self
             .generator_parameters()
             .map_err(op)?
             .into_iter()
             .partition(|p| in_generator(self.tie, &p.name) == in_discriminator(&p.name));
+        if !self.objective.generates() {
+            return Ok(fresh);
+        }
+        let tie = self.tie;
+        let Some(generator) = generator else {
+            let mut own = own;
+            own.iter_mut().for_each(|p| p.name = in_generator(tie, &p.name));
+            initialise(&own, engine, seed.wrapping_add(1))?;
+            fresh.push("generator".to_owned());
+            return Ok(fresh);
+        };
         for parameter in &tied {
             if generator.weight(parameter)?.f() != discriminator.weight(parameter)?.f() {
                 return Err(ModelError::Weight {
@@ -244,7 +255,6 @@ impl ReplacedTokens {
                 });
             }
         }
-        let tie = self.tie;
         let more = generator.upload_as(engine, &own, Missing::Initialise(seed.wrapping_add(1)), &|name| in_generator(tie, name))?;
         fresh.extend(more.into_iter().map(|name| in_generator(tie, &name)));
         Ok(fresh)

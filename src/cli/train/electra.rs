@@ -64,7 +64,7 @@ pub struct TrainElectra {
     #[arg(long, value_name = "E", default_value_t = 128, conflicts_with = "init")]
     embedding_width: usize,
     /// The generator's width as a part of the discriminator's; by default 1/4, and 1/3 for --size base
-    #[arg(long, value_name = "X", value_parser = number_in(0.0, 4.0), conflicts_with = "init")]
+    #[arg(long, value_name = "X", value_parser = number_in(0.0, 4.0))]
     generator_fraction: Option<f32>,
     /// What the generator shares with the discriminator
     #[arg(long, value_enum, default_value_t = Tie::All)]
@@ -91,7 +91,7 @@ pub struct TrainElectra {
     examples: ExampleFlags,
 }
 
-/// Both networks of --init.
+/// The networks of --init; without a generator there where `--objective mlm` made it.
 struct Init {
     generator: Option<Model>,
     discriminator: Model,
@@ -105,17 +105,16 @@ fn electra(model: &Model) -> Result<&ElectraConfig, Box<dyn Error>> {
 }
 
 impl Init {
-    fn open(place: &str, generates: bool) -> Result<Self, Box<dyn Error>> {
+    fn open(place: &str, flags: &Flags, generates: bool) -> Result<Self, Box<dyn Error>> {
         let folder = resolve_model(place)?;
-        let part = |name: &str| -> Result<Model, Box<dyn Error>> {
+        let part = |name: &str| -> Result<Option<Model>, Box<dyn Error>> {
             let part = folder.join(name);
-            if !part.is_dir() {
-                return refuse(format!("--init {place}: there is no {name}/ in it; it must hold generator/ and discriminator/"));
-            }
-            Ok(Model::open(&part.display().to_string())?)
+            part.is_dir().then(|| flags.deepened(Model::open(&part.display().to_string())?)).transpose()
         };
-        let discriminator = part("discriminator")?;
-        Ok(Self { generator: generates.then(|| part("generator")).transpose()?, discriminator })
+        let Some(discriminator) = part("discriminator")? else {
+            return refuse(format!("--init {place}: there is no discriminator/ in it; it must hold what `train electra` writes"));
+        };
+        Ok(Self { generator: if generates { part("generator")? } else { None }, discriminator })
     }
 
     /// The tokenizer, which both must have.
@@ -143,7 +142,7 @@ impl TrainElectra {
         let flags = &self.flags;
         flags.check("discriminator")?;
         self.examples.check()?;
-        let init = flags.init.as_deref().map(|place| Init::open(place, self.objective.generates())).transpose()?;
+        let init = flags.init.as_deref().map(|place| Init::open(place, flags, self.objective.generates())).transpose()?;
         let tokenizer = match (&init, &self.tokenizer) {
             (Some(init), _) => init.tokenizer()?,
             (None, Some(file)) => Tokenizer::from_file(file)?,
@@ -252,6 +251,9 @@ impl TrainElectra {
         let discriminator = trained(discriminator);
         discriminator.check().map_err(|e| format!("{e} (--layers, --heads, --width, --embedding-width, --context, --vocab)"))?;
         let generator = match init.and_then(|init| init.generator.as_ref()) {
+            Some(model) if self.generator_fraction.is_some() => {
+                return refuse(format!("--generator-fraction: {} has its width already", model.place()));
+            }
             Some(model) => trained(electra(model)?.clone()),
             None => {
                 let base = self.size.as_deref() == Some("base");

@@ -66,10 +66,6 @@ pub struct TrainAlbert {
     /// Groups of layers that share their parameters
     #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "init")]
     groups: usize,
-    /// Repeat the --init model's layer so many times: a deep ALBERT learns sooner from a shallow one that has begun to
-    /// (Gong et al. 2019, "Efficient training of BERT by progressively stacking")
-    #[arg(long, value_name = "N", requires = "init")]
-    depth: Option<usize>,
 }
 
 /// What both take.
@@ -136,23 +132,11 @@ impl TrainAlbert {
     pub fn run(self) -> CliResult {
         let p = &self.pretrain;
         let (flags, init, tokenizer) = p.begin()?;
-        match (self.depth, &init) {
-            // clap does not tell, since --tokenizer excludes --init.
-            (Some(_), None) => return refuse("--depth goes with --init; give --layers"),
-            (Some(0), _) => return refuse("--depth 0: must be at least 1"),
-            _ => {}
-        }
         if p.objective == What::NextSentence {
             return refuse("--objective mlm+nsp: an ALBERT learns sentence order instead, mlm+sop");
         }
         let config = match &init {
-            Some(Model { config: Config::Albert(config), .. }) => match self.depth {
-                Some(_) if config.num_hidden_groups != 1 => {
-                    return refuse("--depth goes with a model all of whose layers share their parameters");
-                }
-                Some(depth) => AlbertConfig { num_hidden_layers: depth, ..config.clone() },
-                None => config.clone(),
-            },
+            Some(Model { config: Config::Albert(config), .. }) => config.clone(),
             Some(other) => return refuse(format!("--init {}: it is {}, not an albert", other.place(), with_article(other.config.kind()))),
             None => {
                 let sized = match self.size.as_deref().map(AlbertConfig::named) {

@@ -48,6 +48,10 @@ pub struct Flags {
     /// Begin with this model (a folder, or a repository of the Hub) and its tokenizer
     #[arg(long, value_name = "DIR|REPO", conflicts_with_all = ["layers", "heads", "width", "vocab", "size"])]
     pub init: Option<String>,
+    /// Give the --init model so many layers, its own again and again: a deep model learns sooner from a shallow one that has
+    /// begun to (Gong et al. 2019, "Efficient training of BERT by progressively stacking")
+    #[arg(long, value_name = "N", requires = "init")]
+    pub depth: Option<usize>,
     /// Blocks
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub layers: usize,
@@ -218,6 +222,10 @@ impl Flags {
         if stray.exists() {
             return refuse(format!("--out {}: it holds another model, {}; give another folder", self.out.display(), stray.display()));
         }
+        // clap does not tell, since --tokenizer excludes --init.
+        if self.depth.is_some() && self.init.is_none() {
+            return refuse("--depth goes with --init; give --layers");
+        }
         self.profile.begin()?;
         self.check_folder(&self.state_file(), &self.out.join(model).join("model.safetensors"))
     }
@@ -247,7 +255,15 @@ impl Flags {
 
     /// The --init model.
     pub fn init(&self) -> Result<Option<Model>, Box<dyn std::error::Error>> {
-        Ok(self.init.as_deref().map(Model::open).transpose()?)
+        self.init.as_deref().map(|place| self.deepened(Model::open(place)?)).transpose()
+    }
+
+    /// A model of --init with --depth layers.
+    pub fn deepened(&self, model: Model) -> Result<Model, Box<dyn std::error::Error>> {
+        Ok(match self.depth {
+            Some(depth) => model.stack(depth)?,
+            None => model,
+        })
     }
 
     /// Training and held-out text, for encoders.
