@@ -1,16 +1,20 @@
-//! Times a BERT with random weights, a JSON line a repetition: `cargo bench --bench encoder -- [--mode forward|train|all] ...`.
-//! `forward` ends at the last hidden states; `train` is a step of masked-LM training (forward, the head on the predicted
-//! places only, loss, backward, clipping, AdamW), without dropout.
+//! Times an encoder with random weights: `cargo bench --bench encoder -- [--model albert-base|electra-small] [--mode ...] ...`;
+//! without --model a BERT of the given sizes. `forward` ends at the last hidden states; `train` is a step of masked-LM training
+//! (forward, the head on the predicted places only, loss, backward, clipping, AdamW), without dropout; of an ELECTRA
+//! it is the discriminator's (every token judged), and its whole step is the bench `electra`.
 
 mod common;
 
 use clap::{Parser, ValueEnum};
+use common::{Case, Figure, Output, Report, Run, Shape};
 use shaderlm::{
-    gpu::Autotune,
-    graph::{Engine, EngineOptions, Graph, PlanOptions},
-    models::{Bert, BertConfig, Encoder, Head, Mode as Recorded, Parameter, Text, heads::parameters, initialise},
+    graph::{Engine, Graph, PlanOptions},
+    models::{
+        AlbertConfig, BertConfig, Config, ElectraConfig, Encoder, Head, Mode as Recorded, Parameter, Text, encoder,
+        heads::parameters, initialise,
+    },
     ops::{self, HostTensor, Tensor, TensorType},
-    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, Trainer},
+    train::{Objective, Trainer},
 };
 use std::error::Error;
 
@@ -22,8 +26,11 @@ enum Mode {
 }
 
 #[derive(Parser)]
-#[command(about = "Times a BERT on the adapter, a JSON line a repetition")]
+#[command(about = "Times an encoder on the adapter (SHADERLM_DEVICE chooses another)")]
 struct Args {
+    /// This model instead of a BERT of --vocab, --width, --layers and --heads
+    #[arg(long, value_enum)]
+    model: Option<Shape>,
     #[arg(long, default_value_t = 4096)]
     vocab: usize,
     #[arg(long, default_value_t = 128)]
@@ -34,13 +41,12 @@ struct Args {
     layers: usize,
     #[arg(long, default_value_t = 4)]
     heads: usize,
-    #[arg(long, default_value_t = 8)]
-    batch: usize,
+    /// Rows at once; several, for a plot
+    #[arg(long, value_delimiter = ',', default_value = "8")]
+    batch: Vec<usize>,
     /// Places of each row that are predicted in training.
     #[arg(long, default_value_t = 20)]
     predictions: usize,
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
     #[arg(long, value_enum, default_value = "all")]
     mode: Mode,
     /// Wait for a line on standard input before each repetition, so that a caller can alternate engines within one run;
@@ -50,100 +56,139 @@ struct Args {
     /// Print where the time goes, by kernel, instead of timing it.
     #[arg(long)]
     profile: bool,
-    /// Given by cargo bench.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Args {
-    fn config(&self) -> BertConfig {
-        BertConfig {
-            vocab_size: self.vocab,
-            hidden_size: self.width,
-            num_hidden_layers: self.layers,
-            num_attention_heads: self.heads,
-            intermediate_size: 4 * self.width,
-            max_position_embeddings: self.context,
-            ..BertConfig::default()
+    fn config(&self) -> Result<Config, Box<dyn Error>> {
+        Ok(match self.model {
+            None => Config::Bert(BertConfig {
+                vocab_size: self.vocab,
+                hidden_size: self.width,
+                num_hidden_layers: self.layers,
+                num_attention_heads: self.heads,
+                intermediate_size: 4 * self.width,
+                max_position_embeddings: self.context,
+                ..BertConfig::default()
+            }),
+            Some(Shape::AlbertBase) => Config::Albert(AlbertConfig::named("base").ok_or("no albert base")?),
+            Some(Shape::ElectraSmall) => Config::Electra(ElectraConfig::named("small").ok_or("no electra small")?),
+            Some(other) => return Err(format!("--model {}: no encoder; it is the bench train_step's", other.numbers().name).into()),
+        })
+    }
+
+    fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {
+        let tokens = batch * self.context;
+        Case {
+            series: mode.into(),
+            name: format!("{batch} x {} tokens", self.context),
+            size: tokens as f64,
+            flops: flops as f64,
+            bytes: 0.0,
+            run,
         }
     }
+}
+
+fn ids(count: usize, vocab: usize) -> Vec<u32> {
+    (0..count).map(|i| (i * 7919 % vocab) as u32).collect()
+}
+
+/// The last hidden states of a batch.
+fn forward<'a>(args: &Args, engine: &mut Engine, network: &dyn Encoder, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
+    let shape = [batch, args.context];
+    let mut g = Graph::new();
+    let input = g.input("ids", TensorType::u32(shape));
+    let states = network.hidden_states(&mut g, &Text { ids: input, types: None, keys: None })?;
+    let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::named("forward"))?;
+    plan.set(input, HostTensor::uints(shape, ids(batch * args.context, network.sizes()?.vocab)))?;
+    eprintln!("forward: {:?}", plan.stats());
+    let flops = plan.stats().flops;
+    Ok(args.case("forward", batch, flops, common::run_plan(plan)))
+}
+
+/// A step of its training.
+fn train<'a>(
+    args: &Args,
+    engine: &mut Engine,
+    network: &dyn Encoder,
+    list: &[Parameter],
+    batch: usize,
+) -> Result<Case<'a>, Box<dyn Error>> {
+    let detects = args.model == Some(Shape::ElectraSmall);
+    let (shape, count, sizes) = ([batch, args.context], batch * args.context, network.sizes()?);
+    let types: Vec<_> = list.iter().map(Parameter::trained).collect();
+    let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
+        let states = network.hidden_states(g, &Text { ids: inputs[0], types: None, keys: None })?;
+        let last = states[states.len() - 1];
+        if detects {
+            let logits = network.replaced(g, last)?;
+            return Ok(ops::binary_cross_entropy(g, logits, inputs[1])?.into());
+        }
+        let rows = ops::reshape(g, last, [count, sizes.hidden])?;
+        let picked = ops::embedding(g, rows, inputs[1])?;
+        let logits = network.masked_lm(g, picked)?;
+        Ok(ops::cross_entropy(g, logits, inputs[2], ops::IGNORE)?.into())
+    };
+    let ids = HostTensor::uints(shape, ids(count, sizes.vocab));
+    let (inputs, feed) = if detects {
+        let replaced = (0..count).map(|i| u32::from(i % 10 == 0)).collect();
+        let inputs = ["ids", "replaced"].map(|name| (name, TensorType::u32(shape))).to_vec();
+        (inputs, vec![ids, HostTensor::uints(shape, replaced)])
+    } else {
+        let slots = [batch * args.predictions];
+        // Every sixth place of a row or so, from its beginning.
+        let step = (args.context / args.predictions).max(1);
+        let places: Vec<u32> = (0..batch)
+            .flat_map(|row| (0..args.predictions).map(move |i| (row * args.context + i * step % args.context) as u32))
+            .collect();
+        let labels = places.iter().map(|&place| (place as usize * 31 % sizes.vocab) as u32).collect();
+        let inputs = vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
+        (inputs, vec![ids, HostTensor::uints(slots, places), HostTensor::uints(slots, labels)])
+    };
+    let mut trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, common::settings(batch, args.context))?;
+    eprintln!("train: {:?}", trainer.stats());
+    let feed = [feed];
+    let (mut step, flops) = (0, trainer.stats().flops);
+    let run: Run<'a> = Box::new(move |engine, runs| {
+        for _ in 0..runs {
+            trainer.step(engine, step, &feed)?;
+            step += 1;
+        }
+        Ok(())
+    });
+    Ok(args.case("train", batch, flops, run))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
+    let mut engine = common::engine()?;
     eprintln!("{}", engine.device_name());
     let profiler = args.profile.then(|| engine.profile());
-    let config = args.config();
-    let bert = Bert { config: &config, mode: Recorded::default() };
-    let list = parameters(&bert, Head::MaskedLm, 2, false)?;
+    let config = args.config()?;
+    let network = encoder(&config, Recorded::default()).ok_or("no encoder")?;
+    let head = if args.model == Some(Shape::ElectraSmall) { Head::Replaced } else { Head::MaskedLm };
+    let list = parameters(network.as_ref(), head, 2, false)?;
     initialise(&list, &mut engine, 1)?;
-    let shape = [args.batch, args.context];
-    let ids: Vec<u32> = (0..args.batch * args.context).map(|i| (i * 7919 % args.vocab) as u32).collect();
-
-    if args.mode != Mode::Train {
-        let mut g = Graph::new();
-        let input = g.input("ids", TensorType::u32(shape));
-        let states = bert.hidden_states(&mut g, &Text { ids: input, types: None, keys: None })?;
-        let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::named("forward"))?;
-        plan.set(input, HostTensor::uints(shape, ids.clone()))?;
-        eprintln!("forward: {:?}", plan.stats());
-        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
-            plan.run(engine)?;
-            Ok(plan.wait()?)
-        };
-        match &profiler {
-            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
-            None => common::time("forward", args.repeats, args.paced, || run(&mut engine))?,
+    let cases = |engine: &mut Engine, batch: usize| -> Result<Vec<Case<'static>>, Box<dyn Error>> {
+        let mut cases = Vec::new();
+        if args.mode != Mode::Train {
+            cases.push(forward(&args, engine, network.as_ref(), batch)?);
         }
-    }
-    if args.mode != Mode::Forward {
-        let types: Vec<_> = list.iter().map(Parameter::trained).collect();
-        let settings = Settings {
-            batch: args.batch,
-            accumulate: 1,
-            context: args.context,
-            optimizer: Optimizer::Adamw,
-            schedule: Schedule { shape: ScheduleShape::Constant, peak: 1e-4, min: 0.0, warmup: 0, steps: 1000 },
-            weight_decay: 0.1,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            bias_correction: true,
-            clip: 1.0,
-            seed: 1,
-        };
-        let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
-            let states = bert.hidden_states(g, &Text { ids: inputs[0], types: None, keys: None })?;
-            let rows = ops::reshape(g, states[states.len() - 1], [args.batch * args.context, args.width])?;
-            let picked = ops::embedding(g, rows, inputs[1])?;
-            let encoder: &dyn Encoder = &bert;
-            let logits = encoder.masked_lm(g, picked)?;
-            Ok(ops::cross_entropy(g, logits, inputs[2], ops::IGNORE)?.into())
-        };
-        let slots = TensorType::u32([args.batch * args.predictions]);
-        let inputs = vec![("ids", TensorType::u32(shape)), ("places", slots.clone()), ("labels", slots)];
-        let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings)?;
-        eprintln!("train: {:?}", trainer.stats());
-        // Every sixth place of a row or so, from its beginning.
-        let step = (args.context / args.predictions).max(1);
-        let places: Vec<u32> = (0..args.batch)
-            .flat_map(|row| (0..args.predictions).map(move |i| (row * args.context + i * step % args.context) as u32))
-            .collect();
-        let labels = places.iter().map(|&place| (place as usize * 31 % args.vocab) as u32).collect();
-        let slots = [places.len()];
-        let batch = [vec![HostTensor::uints(shape, ids), HostTensor::uints(slots, places), HostTensor::uints(slots, labels)]];
-        let mut step = 0;
-        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
-            trainer.step(engine, step, &batch)?;
-            step += 1;
-            Ok(())
-        };
-        match &profiler {
-            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
-            None => common::time("train", args.repeats, args.paced, || run(&mut engine))?,
+        if args.mode != Mode::Forward {
+            cases.push(train(&args, engine, network.as_ref(), &list, batch)?);
         }
+        Ok(cases)
+    };
+    if args.paced || args.profile {
+        let cases = cases(&mut engine, args.batch[0])?;
+        return common::one_by_one(&mut engine, cases, profiler.as_deref());
     }
-    Ok(())
+    let mut report = Report::new("encoder", &args.output, &engine, shaderlm::gpu::Ceilings::remembered(engine.capabilities()));
+    for &batch in &args.batch {
+        let group = cases(&mut engine, batch)?;
+        report.group(&mut engine, group)?;
+    }
+    report.finish("tokens at once", Figure::Milliseconds)
 }

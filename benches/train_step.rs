@@ -1,15 +1,15 @@
-//! Times GPT-2's forward pass and training step (forward, loss, backward, clipping, AdamW) with random weights, a JSON line
-//! a repetition: `cargo bench --bench train_step -- [--mode forward|train|all] [--vocab 4096] [--paced] ...`.
+//! Times GPT-2's forward pass and training step (forward, loss, backward, clipping, AdamW) with random weights:
+//! `cargo bench --bench train_step -- [--model gpt2-124m] [--mode forward|train|all] [--batch 1,2,4] [--vocab 4096] ...`.
 
 mod common;
 
 use clap::{Parser, ValueEnum};
+use common::{Case, Figure, Output, Report, Run, Shape};
 use shaderlm::{
-    gpu::Autotune,
-    graph::{Engine, EngineOptions, Graph, PlanOptions},
+    graph::{Engine, Graph, PlanOptions},
     models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, Tensor, TensorType},
-    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
+    train::{Objective, TokenBatch, Trainer},
 };
 use std::error::Error;
 
@@ -21,8 +21,11 @@ enum Mode {
 }
 
 #[derive(Parser)]
-#[command(about = "Times a GPT-2 on the adapter, a JSON line a repetition")]
+#[command(about = "Times a GPT-2 on the adapter (SHADERLM_DEVICE chooses another)")]
 struct Args {
+    /// Sizes of this GPT-2 instead of --vocab, --width, --layers and --heads
+    #[arg(long, value_enum)]
+    model: Option<Shape>,
     #[arg(long, default_value_t = 4096)]
     vocab: usize,
     #[arg(long, default_value_t = 128)]
@@ -33,10 +36,9 @@ struct Args {
     layers: usize,
     #[arg(long, default_value_t = 4)]
     heads: usize,
-    #[arg(long, default_value_t = 4)]
-    batch: usize,
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
+    /// Rows at once; several, for a plot
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    batch: Vec<usize>,
     #[arg(long, value_enum, default_value = "all")]
     mode: Mode,
     /// Wait for a line on standard input before each repetition, so that a caller can alternate engines within one run;
@@ -46,88 +48,100 @@ struct Args {
     /// Print where the time goes, by kernel, instead of timing it.
     #[arg(long)]
     profile: bool,
-    /// Given by cargo bench.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Args {
     fn config(&self) -> Gpt2Config {
-        Gpt2Config {
-            vocab_size: self.vocab,
-            n_positions: self.context,
-            n_embd: self.width,
-            n_layer: self.layers,
-            n_head: self.heads,
-            ..Gpt2Config::default()
+        let own = (self.vocab, self.width, self.layers, self.heads);
+        let (vocab_size, n_embd, n_layer, n_head) =
+            self.model.map(Shape::numbers).map_or(own, |s| (s.vocab, s.width, s.layers, s.heads));
+        Gpt2Config { vocab_size, n_positions: self.context, n_embd, n_layer, n_head, ..Gpt2Config::default() }
+    }
+
+    fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {
+        let tokens = batch * self.context;
+        Case {
+            series: mode.into(),
+            name: format!("{batch} x {} tokens", self.context),
+            size: tokens as f64,
+            flops: flops as f64,
+            bytes: 0.0,
+            run,
         }
     }
 }
 
+/// The logits of a batch.
+fn forward<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
+    let shape = [batch, args.context];
+    let mut g = Graph::new();
+    let input = g.input("ids", TensorType::u32(shape));
+    let gpt2 = Gpt2::new(config);
+    let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
+    let logits = gpt2.head(&mut g, states[states.len() - 1])?;
+    let mut plan = engine.compile(g, &[logits], &PlanOptions::named("forward"))?;
+    plan.set(input, HostTensor::uints(shape, ids(args, config, batch)))?;
+    eprintln!("forward: {:?}", plan.stats());
+    let flops = plan.stats().flops;
+    Ok(args.case("forward", batch, flops, common::run_plan(plan)))
+}
+
+fn ids(args: &Args, config: &Gpt2Config, batch: usize) -> Vec<u32> {
+    (0..batch * args.context).map(|i| (i * 7919 % config.vocab_size) as u32).collect()
+}
+
+/// A step of its training.
+fn train<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
+    let shape = [batch, args.context];
+    let types: Vec<_> = parameters(config).iter().map(Parameter::trained).collect();
+    let settings = common::settings(batch, args.context);
+    let loss =
+        |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(config).loss(g, inputs[0], inputs[1], None)?.into());
+    let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();
+    let mut trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, settings)?;
+    eprintln!("train: {:?}", trainer.stats());
+    let ids = ids(args, config, batch);
+    let targets = ids.iter().map(|id| (id + 7919) % config.vocab_size as u32).collect();
+    let feed = [TokenBatch { ids, targets }.feed(args.context)];
+    let (mut step, flops) = (0, trainer.stats().flops);
+    let run: Run<'a> = Box::new(move |engine, runs| {
+        for _ in 0..runs {
+            trainer.step(engine, step, &feed)?;
+            step += 1;
+        }
+        Ok(())
+    });
+    Ok(args.case("train", batch, flops, run))
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
+    let mut engine = common::engine()?;
     eprintln!("{}", engine.device_name());
     let profiler = args.profile.then(|| engine.profile());
     let config = args.config();
+    config.check()?;
     initialise(&parameters(&config), &mut engine, 1)?;
-    let shape = [args.batch, args.context];
-    let ids: Vec<u32> = (0..args.batch * args.context).map(|i| (i * 7919 % args.vocab) as u32).collect();
-
-    if args.mode != Mode::Train {
-        let mut g = Graph::new();
-        let input = g.input("ids", TensorType::u32(shape));
-        let gpt2 = Gpt2::new(&config);
-        let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
-        let logits = gpt2.head(&mut g, states[states.len() - 1])?;
-        let mut plan = engine.compile(g, &[logits], &PlanOptions::named("forward"))?;
-        plan.set(input, HostTensor::uints(shape, ids.clone()))?;
-        eprintln!("forward: {:?}", plan.stats());
-        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
-            plan.run(engine)?;
-            Ok(plan.wait()?)
-        };
-        match &profiler {
-            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
-            None => common::time("forward", args.repeats, args.paced, || run(&mut engine))?,
+    let cases = |engine: &mut Engine, batch: usize| -> Result<Vec<Case<'static>>, Box<dyn Error>> {
+        let mut cases = Vec::new();
+        if args.mode != Mode::Train {
+            cases.push(forward(&args, engine, &config, batch)?);
         }
-    }
-    if args.mode != Mode::Forward {
-        let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
-        let schedule = Schedule { shape: ScheduleShape::Constant, peak: 1e-4, min: 0.0, warmup: 0, steps: 1000 };
-        let settings = Settings {
-            batch: args.batch,
-            accumulate: 1,
-            context: args.context,
-            optimizer: Optimizer::Adamw,
-            schedule,
-            weight_decay: 0.1,
-            beta1: 0.9,
-            beta2: 0.999,
-            eps: 1e-8,
-            bias_correction: true,
-            clip: 1.0,
-            seed: 1,
-        };
-        let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
-            Ok(Gpt2::new(&config).loss(g, inputs[0], inputs[1], None)?.into())
-        };
-        let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();
-        let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings)?;
-        eprintln!("train: {:?}", trainer.stats());
-        let targets = ids.iter().map(|id| (id + 7919) % args.vocab as u32).collect();
-        let batch = [TokenBatch { ids, targets }.feed(args.context)];
-        let mut step = 0;
-        let mut run = |engine: &mut Engine| -> Result<(), Box<dyn Error>> {
-            trainer.step(engine, step, &batch)?;
-            step += 1;
-            Ok(())
-        };
-        match &profiler {
-            Some(profiler) => common::print_profile(&mut engine, profiler, run)?,
-            None => common::time("train", args.repeats, args.paced, || run(&mut engine))?,
+        if args.mode != Mode::Forward {
+            cases.push(train(&args, engine, &config, batch)?);
         }
+        Ok(cases)
+    };
+    if args.paced || args.profile {
+        let cases = cases(&mut engine, args.batch[0])?;
+        return common::one_by_one(&mut engine, cases, profiler.as_deref());
     }
-    Ok(())
+    let mut report = Report::new("train_step", &args.output, &engine, shaderlm::gpu::Ceilings::remembered(engine.capabilities()));
+    for &batch in &args.batch {
+        let group = cases(&mut engine, batch)?;
+        report.group(&mut engine, group)?;
+    }
+    report.finish("tokens at once", Figure::Milliseconds)
 }

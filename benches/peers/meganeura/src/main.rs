@@ -1,0 +1,103 @@
+//! Times meganeura's products, one JSON line a repetition.
+//!
+//! Its graphs have matrices, not batches, and its attention is without a batch dimension; the GPT-2 of the other peers is
+//! not written in it.
+
+use clap::{Parser, ValueEnum};
+use meganeura::{Graph, build_inference_session};
+use serde_json::json;
+use std::{
+    error::Error,
+    io::{BufRead, Write},
+    time::Instant,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Matmul,
+}
+
+#[derive(Parser, Debug)]
+#[command(about = "Times meganeura's products on the adapter, a JSON line a repetition")]
+struct Args {
+    #[arg(long, value_enum, default_value = "matmul")]
+    mode: Mode,
+    /// M,N,K and nn, nt or tn: which of the factors is stored transposed.
+    #[arg(long, default_value = "768,768,768,nn")]
+    shape: String,
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Wait for a line on standard input before each repetition; {"what":..,"ready":true} follows the warm-up.
+    #[arg(long)]
+    paced: bool,
+}
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Numbers between -1 and 1 that look random.
+fn noise(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) / 1001.0).collect()
+}
+
+fn run(args: &Args) -> Outcome<()> {
+    let parts: Vec<_> = args.shape.split(',').collect();
+    let [m, n, k, layout] = parts[..] else { return Err(format!("--shape {}: M,N,K,nn|nt|tn", args.shape).into()) };
+    let (m, n, k): (usize, usize, usize) = (m.parse()?, n.parse()?, k.parse()?);
+    let mut g = Graph::new();
+    let a = g.input("a", if layout == "tn" { &[k, m] } else { &[m, k] });
+    let b = g.parameter("b", if layout == "nt" { &[n, k] } else { &[k, n] });
+    let y = match layout {
+        "nn" => g.matmul(a, b),
+        "nt" => g.matmul_bt(a, b),
+        "tn" => g.matmul_at(a, b),
+        other => return Err(format!("--shape: {other} is not nn, nt or tn").into()),
+    };
+    g.set_outputs(vec![y]);
+    let mut session = build_inference_session(&g);
+    let (left, right) = (noise(m * k), noise(n * k));
+    session.set_input("a", &left);
+    session.set_parameter("b", &right);
+    let mut work = || {
+        session.step();
+        session.wait();
+    };
+    for _ in 0..2 {
+        work();
+    }
+    let mut out = std::io::stdout();
+    let mut input = std::io::stdin().lock().lines();
+    if args.paced {
+        writeln!(out, "{}", json!({ "what": "matmul", "ready": true }))?;
+        out.flush()?;
+    }
+    let mut times = Vec::new();
+    for _ in 0..args.repeats {
+        if args.paced && input.next().transpose()?.is_none() {
+            break;
+        }
+        let start = Instant::now();
+        work();
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+        writeln!(out, "{}", json!({ "engine": "meganeura 0.3.0", "what": "matmul", "ms": times.last() }))?;
+        out.flush()?;
+    }
+    // That it has computed the product at all: its first element against the host's.
+    let at = |i: usize| if layout == "tn" { left[i * m] } else { left[i] };
+    let from = |i: usize| if layout == "nt" { right[i] } else { right[i * n] };
+    let expected: f32 = (0..k).map(|i| at(i) * from(i)).sum();
+    let found = session.read_output(1)[0];
+    if (found - expected).abs() > 1e-3 * (k as f32).sqrt() {
+        return Err(format!("the product's first element is {found}, and should be {expected}").into());
+    }
+    Ok(())
+}
+
+fn main() -> std::process::ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peer-meganeura: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
