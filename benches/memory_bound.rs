@@ -48,6 +48,8 @@ struct Moves<'a> {
     name: &'a str,
     model: &'a str,
     rows: usize,
+    /// What `rows` counts.
+    unit: &'a str,
     /// The inputs' values, and which of them get a gradient; none, and there is no backward pass.
     inputs: Vec<(HostTensor<f32>, bool)>,
     /// Elements that the forward and the backward pass move at least.
@@ -67,7 +69,7 @@ impl Moves<'_> {
     fn case<'c>(&self, pass: &str, elements: usize, run: common::Run<'c>) -> Case<'c> {
         let bytes = 4.0 * elements as f64;
         let series = format!("{}{pass}", self.name);
-        Case { series, name: format!("{}, {} rows", self.model, self.rows), size: bytes / 1e6, flops: 0.0, bytes, run }
+        Case { series, name: format!("{}, {} {}", self.model, self.rows, self.unit), size: bytes / 1e6, flops: 0.0, bytes, run }
     }
 
     /// The forward and, if an input wants a gradient, the backward pass.
@@ -130,6 +132,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "layer norm",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[rows, width], 1), true), (floats(&[width], 2), true), (floats(&[width], 3), true)],
             forward: 2 * all + 2 * width + 2 * rows,
             backward: 3 * all + 3 * width + 2 * rows,
@@ -140,6 +143,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "softmax",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[rows, width], 1), true)],
             forward: 2 * all,
             backward: 3 * all,
@@ -150,6 +154,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "cross-entropy",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[rows, s.vocab], 1), true), (ids(rows, s.vocab), false)],
             forward: rows * s.vocab + 2 * rows,
             backward: 2 * rows * s.vocab + 2 * rows,
@@ -160,6 +165,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "GELU",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[rows, s.inner], 1), true)],
             forward: 2 * rows * s.inner,
             backward: 3 * rows * s.inner,
@@ -171,6 +177,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "residual add",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[rows, width], 1), false), (floats(&[rows, width], 2), false)],
             forward: 3 * all,
             backward: 0,
@@ -181,6 +188,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             name: "embedding",
             model,
             rows,
+            unit: "rows",
             inputs: vec![(floats(&[s.vocab, s.embedding], 1), true), (ids(rows, s.vocab), false)],
             forward: 2 * rows * s.embedding + rows,
             // The whole table's gradient is written, most of it zeros.
@@ -191,7 +199,8 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
         What::Clip => Moves {
             name: "global norm",
             model,
-            rows: 12 * width,
+            rows: layer(s).len(),
+            unit: "tensors of a layer",
             inputs: layer(s).into_iter().map(|shape| (floats(&shape, 1), false)).collect(),
             forward: layer(s).iter().map(|shape| shape.iter().product::<usize>()).sum(),
             backward: 0,

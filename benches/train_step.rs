@@ -53,11 +53,14 @@ struct Args {
 }
 
 impl Args {
-    fn config(&self) -> Gpt2Config {
+    fn config(&self) -> Result<Gpt2Config, Box<dyn Error>> {
+        if let Some(other @ (Shape::AlbertBase | Shape::ElectraSmall)) = self.model {
+            return Err(format!("--model {}: no GPT-2; it is the bench encoder's", other.numbers().name).into());
+        }
         let own = (self.vocab, self.width, self.layers, self.heads);
         let (vocab_size, n_embd, n_layer, n_head) =
             self.model.map(Shape::numbers).map_or(own, |s| (s.vocab, s.width, s.layers, s.heads));
-        Gpt2Config { vocab_size, n_positions: self.context, n_embd, n_layer, n_head, ..Gpt2Config::default() }
+        Ok(Gpt2Config { vocab_size, n_positions: self.context, n_embd, n_layer, n_head, ..Gpt2Config::default() })
     }
 
     fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {
@@ -121,7 +124,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = common::engine()?;
     eprintln!("{}", engine.device_name());
     let profiler = args.profile.then(|| engine.profile());
-    let config = args.config();
+    let config = args.config()?;
     config.check()?;
     initialise(&parameters(&config), &mut engine, 1)?;
     let cases = |engine: &mut Engine, batch: usize| -> Result<Vec<Case<'static>>, Box<dyn Error>> {

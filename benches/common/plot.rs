@@ -49,12 +49,16 @@ impl Scale {
         self.places[0] + share * (self.places[1] - self.places[0])
     }
 
-    /// Values that get a line and a number: 1, 2 and 5 times powers of ten.
+    /// Values that get a line and a number: round multiples of powers of ten.
     fn ticks(&self) -> Vec<f64> {
         let [low, high] = self.values;
         if self.log {
             let decades = (high / low).log10();
-            let steps: &[f64] = if decades > 4.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+            let steps: &[f64] = match decades {
+                d if d > 4.0 => &[1.0],
+                d if d > 1.2 => &[1.0, 2.0, 5.0],
+                _ => &[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0],
+            };
             let powers = low.log10().floor() as i32..=high.log10().ceil() as i32;
             return powers
                 .flat_map(|p| steps.iter().map(move |s| s * 10f64.powi(p)))
@@ -97,7 +101,7 @@ pub fn svg(axes: &Axes<'_>, lines: &[Line]) -> Result<String, Box<dyn Error>> {
     }
     let [left, top, right, bottom] = FRAME;
     let x = Scale::new(ends(0), [left, right], 4.0);
-    let y = Scale::new(ends(1), [bottom, top], 30.0);
+    let y = Scale::new(ends(1), [bottom, top], 8.0);
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" width=\"{0}\" height=\"{1}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n<rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
@@ -132,7 +136,10 @@ pub fn svg(axes: &Axes<'_>, lines: &[Line]) -> Result<String, Box<dyn Error>> {
         let places: Vec<_> = line.points.iter().map(|p| [x.place(p[0]), y.place(p[1])]).collect();
         let path: Vec<_> = places.iter().map(|[x, y]| format!("{x:.1},{y:.1}")).collect();
         let path = path.join(" ");
-        writeln!(out, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>")?;
+        // Several values at one size are points that no line joins.
+        if line.points.windows(2).all(|pair| pair[0][0] < pair[1][0]) {
+            writeln!(out, "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/>")?;
+        }
         for [x, y] in &places {
             writeln!(out, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>")?;
         }
