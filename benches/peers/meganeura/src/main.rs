@@ -44,8 +44,9 @@ fn run(args: &Args) -> Outcome<()> {
     let [m, n, k, layout] = parts[..] else { return Err(format!("--shape {}: M,N,K,nn|nt|tn", args.shape).into()) };
     let (m, n, k): (usize, usize, usize) = (m.parse()?, n.parse()?, k.parse()?);
     let mut g = Graph::new();
-    let a = g.input("a", if layout == "tn" { &[k, m] } else { &[m, k] });
-    let b = g.parameter("b", if layout == "nt" { &[n, k] } else { &[k, n] });
+    let a_shape = if layout == "tn" { [k, m] } else { [m, k] };
+    let b_shape = if layout == "nt" { [n, k] } else { [k, n] };
+    let (a, b) = (g.input("a", &a_shape), g.parameter("b", &b_shape));
     let y = match layout {
         "nn" => g.matmul(a, b),
         "nt" => g.matmul_bt(a, b),
