@@ -111,6 +111,41 @@ fn an_electra_learns_what_animals_do_not_eat() {
     assert!(bytes(&out) == bytes(&again), "a rate of 0 changes nothing");
 }
 
+/// A masked LM of one layer becomes the discriminator of an ELECTRA with three, whose generator begins afresh.
+#[test]
+fn a_deep_discriminator_begins_with_a_shallow_masked_lm() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = corpus(folder.path());
+    let words = tokenizer(&data, folder.path(), "wordpiece");
+    let (shallow, deep) = (folder.path().join("shallow"), folder.path().join("deep"));
+    success(run(&mut train(&data, &words, &shallow, 3, &["--objective", "mlm", "--layers", "1", "--eval-every", "0"])));
+    let go_on = |out: &Path, more: &[&str]| {
+        let mut command = shaderlm();
+        command.args(["train", "electra", "--data", &data, "--steps", "1", "--batch", "2", "--lr", "0", "--eval-every", "0"]);
+        run(command.arg("--init").arg(&shallow).arg("--out").arg(out).args(more))
+    };
+    let said = success(go_on(&deep, &["--depth", "3", "--generator-fraction", "0.5"]));
+    assert!(said.contains("begun afresh") && said.contains(", generator\n"), "{said}");
+    for network in ["generator", "discriminator"] {
+        let config = json(&fs::read_to_string(deep.join(network).join("config.json")).unwrap());
+        assert_eq!(config["num_hidden_layers"], 3);
+    }
+    let weights = |folder: &Path, name: &str| {
+        SafeTensorsFile::open(&folder.join("discriminator/model.safetensors")).unwrap().tensor(name).unwrap().bytes.to_vec()
+    };
+    let name = |layer: usize| format!("electra.encoder.layer.{layer}.attention.self.query.weight");
+    for layer in 0..3 {
+        assert_eq!(weights(&deep, &name(layer)), weights(&shallow, &name(0)), "layer {layer}");
+    }
+    // Then the generator is there, and has its width.
+    let mut command = shaderlm();
+    command.args(["train", "electra", "--data", &data, "--steps", "1", "--generator-fraction", "0.5", "--init"]).arg(&deep);
+    let error = failure(run(command.arg("--out").arg(folder.path().join("other"))));
+    assert!(error.contains("--generator-fraction"), "{error}");
+    let error = failure(go_on(&folder.path().join("none"), &["--depth", "0"]));
+    assert!(error.contains("--depth 0"), "{error}");
+}
+
 #[test]
 fn what_the_paper_compares_with() {
     let folder = tempfile::tempdir().unwrap();
@@ -200,7 +235,7 @@ fn bad_settings_are_named() {
         failure(run(&mut command))
     };
     let error = init(&small.join("generator"), &[]);
-    assert!(error.contains("generator/ and discriminator/"), "{error}");
+    assert!(error.contains("no discriminator/ in it"), "{error}");
     // A generator of other embeddings.
     let other = folder.path().join("other");
     success(run(&mut train(&data, &words, &other, 1, &["--embedding-width", "16", "--eval-every", "0"])));
