@@ -111,6 +111,15 @@ fn an_electra_learns_what_animals_do_not_eat() {
     assert!(bytes(&out) == bytes(&again), "a rate of 0 changes nothing");
 }
 
+#[test]
+fn the_built_in_discriminator_needs_no_model() {
+    let text = "Thou shalt not steal bread and thou shalt not kill.";
+    for device in ["auto", "cpu"] {
+        let found = json(&success(run(shaderlm().args(["detect", text, "--json", "--device", device]))));
+        assert_eq!(found["marked"], "Thou shalt not steal bread [and] thou shalt not kill.", "{found}");
+    }
+}
+
 /// A masked LM of one layer becomes the discriminator of an ELECTRA with three, whose generator begins afresh.
 #[test]
 fn a_deep_discriminator_begins_with_a_shallow_masked_lm() {

@@ -7,7 +7,7 @@ use super::{
 };
 use serde_json::{Value, json};
 use shaderlm::{
-    models::{Detector, Model},
+    models::{BIBLE_ELECTRA, Detector, Model},
     text::Tokenizer,
 };
 use std::{error::Error, io::Write, ops::Range};
@@ -19,14 +19,16 @@ use std::{error::Error, io::Write, ops::Range};
 /// Without TEXT, each line of standard input is one.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
+    shaderlm detect \"Thou shalt not steal bread and thou shalt not kill.\"\n  \
     shaderlm detect \"the chef ate the meal for the guests\" --model google/electra-base-discriminator\n  \
     shaderlm detect --model mine/discriminator --json < sentences.txt | jq '.tokens[] | select(.suspect)'")]
 pub struct Detect {
     /// The texts
     text: Vec<String>,
-    /// A discriminator: a folder (that of discriminator/ or the one that holds it), or a repository of the Hub
+    /// A discriminator: a folder (that of discriminator/ or the one that holds it), or a repository of the Hub; by default the
+    /// built-in one, which knows the King James Bible
     #[arg(long, value_name = "DIR|REPO")]
-    model: String,
+    model: Option<String>,
     /// Tokens that are at least so likely to have been replaced are suspects
     #[arg(long, value_name = "P", default_value_t = 0.5, allow_negative_numbers = true, value_parser = number_in(0.0, 1.0))]
     threshold: f32,
@@ -55,7 +57,10 @@ impl Detect {
         if self.batch == 0 {
             return refuse("--batch 0: must be at least 1");
         }
-        let model = Model::open_network(&self.model, "discriminator")?;
+        let model = match &self.model {
+            Some(place) => Model::open_network(place, "discriminator")?,
+            None => Model::built_in(&BIBLE_ELECTRA)?,
+        };
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;

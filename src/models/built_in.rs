@@ -29,6 +29,9 @@ pub static SHAKESPEARE: BuiltIn = built_in!("the built-in GPT-2", "shakespeare")
 /// An ALBERT that this engine trained on the King James Bible: see `assets/bible-albert/README.md`.
 pub static BIBLE: BuiltIn = built_in!("the built-in ALBERT", "bible-albert");
 
+/// An ELECTRA's discriminator that this engine trained on the King James Bible: see `assets/bible-electra/README.md`.
+pub static BIBLE_ELECTRA: BuiltIn = built_in!("the built-in ELECTRA", "bible-electra");
+
 impl Model {
     /// A model in the binary.
     ///
