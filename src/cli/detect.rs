@@ -57,10 +57,7 @@ impl Detect {
         if self.batch == 0 {
             return refuse("--batch 0: must be at least 1");
         }
-        let model = match &self.model {
-            Some(place) => Model::open_network(place, "discriminator")?,
-            None => Model::built_in(&BIBLE_ELECTRA)?,
-        };
+        let model = Model::chosen_network(self.model.as_deref(), "discriminator", &BIBLE_ELECTRA)?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;

@@ -46,10 +46,7 @@ impl Fill {
         if self.top == 0 {
             return refuse("--top 0: must be at least 1");
         }
-        let model = match &self.model {
-            Some(model) => Model::open_network(model, "generator")?,
-            None => Model::built_in(&BIBLE)?,
-        };
+        let model = Model::chosen_network(self.model.as_deref(), "generator", &BIBLE)?;
         let tokenizer = model.tokenizer()?;
         let special = tokenizer.special_tokens()?;
         let texts = texts_or_lines(&self.text)?;

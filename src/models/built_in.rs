@@ -53,12 +53,14 @@ impl Model {
     pub fn chosen(model: Option<&str>, files: &'static BuiltIn) -> Result<Self, ModelError> {
         model.map_or_else(|| Self::built_in(files), Self::open)
     }
-    /// Opens a model that may also be the folder that `train electra` wrote: then its `network`, `generator` or
+
+    /// The same of a model that may also be the folder that `train electra` wrote: then its `network`, `generator` or
     /// `discriminator` (which is all that there is without a generator).
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn open_network(model: &str, network: &str) -> Result<Self, ModelError> {
+    pub fn chosen_network(model: Option<&str>, network: &str, files: &'static BuiltIn) -> Result<Self, ModelError> {
+        let Some(model) = model else { return Self::built_in(files) };
         let inner = |network: &str| Some(Path::new(model).join(network)).filter(|inner| inner.is_dir());
         let inner = inner(network).or_else(|| inner("discriminator"));
         Self::open(inner.as_deref().and_then(Path::to_str).unwrap_or(model))

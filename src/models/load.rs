@@ -1,6 +1,8 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
-use super::{stack::stored_layer, BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads};
+use super::{
+    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads, stack::stored_layer,
+};
 use crate::{
     checkpoint::{self, CheckpointError, StoredType, Weights},
     graph::{Engine, GraphError},
@@ -67,7 +69,7 @@ pub enum ModelError {
         wanted: &'static str,
     },
     /// It cannot have so many layers.
-    #[error("{place}: --depth {depth} {reason}")]
+    #[error("{place}: --depth {depth}: {reason}")]
     Depth {
         /// The folder.
         place: String,
@@ -236,7 +238,6 @@ impl Model {
     /// The name that the file has for `name`. Names of the encoder may lack its prefix (`transformer.`, `bert.`, ...: saved
     /// without a head); layer norms were once called gamma and beta; the masked-LM bias is tied to its decoder's.
     fn stored_name(&self, name: &str) -> Option<String> {
-        let name = &self.layers.map_or_else(|| name.to_owned(), |layers| stored_layer(name, layers));
         let prefix = match &self.config {
             Config::Gpt2(_) => "transformer.",
             Config::Bert(_) => "bert.",
@@ -244,8 +245,10 @@ impl Model {
             Config::Albert(_) => "albert.",
             Config::Electra(_) => "electra.",
         };
-        let mut candidates = vec![name.to_owned()];
-        candidates.extend(name.strip_prefix(prefix).map(str::to_owned));
+        let name = self.layers.map_or_else(|| name.to_owned(), |layers| stored_layer(name, layers));
+        let short = name.strip_prefix(prefix).map(str::to_owned);
+        let mut candidates = vec![name];
+        candidates.extend(short);
         for name in candidates.clone() {
             for (new, old) in [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")] {
                 candidates.extend(name.strip_suffix(new).map(|stem| format!("{stem}{old}")));

@@ -230,17 +230,16 @@ impl ReplacedTokens {
         let list = self.discriminator_parameters().map_err(op)?;
         let fresh = discriminator.upload_as(engine, &list, Missing::Initialise(seed), &in_discriminator)?;
         let mut fresh: Vec<_> = fresh.into_iter().map(|name| in_discriminator(&name)).collect();
-        let (tied, own): (Vec<_>, Vec<_>) = self
-            .generator_parameters()
-            .map_err(op)?
-            .into_iter()
-            .partition(|p| in_generator(self.tie, &p.name) == in_discriminator(&p.name));
         if !self.objective.generates() {
             return Ok(fresh);
         }
         let tie = self.tie;
+        let (tied, mut own): (Vec<_>, Vec<_>) = self
+            .generator_parameters()
+            .map_err(op)?
+            .into_iter()
+            .partition(|p| in_generator(tie, &p.name) == in_discriminator(&p.name));
         let Some(generator) = generator else {
-            let mut own = own;
             own.iter_mut().for_each(|p| p.name = in_generator(tie, &p.name));
             initialise(&own, engine, seed.wrapping_add(1))?;
             fresh.push("generator".to_owned());

@@ -8,22 +8,21 @@ impl Model {
     /// layer that it has.
     ///
     /// # Errors
-    /// No layers, or an ALBERT that has several.
+    /// No layers, more than there may be, or an ALBERT that has several.
     pub fn stack(mut self, depth: usize) -> Result<Self, ModelError> {
-        let refuse = |reason: &str| Err(ModelError::Depth { place: self.place.clone(), depth, reason: reason.to_owned() });
-        if depth == 0 {
-            return refuse("must be at least 1");
-        }
+        let place = self.place.clone();
+        let refuse = |reason: String| ModelError::Depth { place, depth, reason };
         let layers = match &mut self.config {
             Config::Gpt2(config) => &mut config.n_layer,
             Config::Bert(config) => &mut config.num_hidden_layers,
             Config::DistilBert(config) => &mut config.n_layers,
             Config::Electra(config) => &mut config.num_hidden_layers,
             Config::Albert(config) if config.num_hidden_groups == 1 => &mut config.num_hidden_layers,
-            Config::Albert(_) => return refuse("goes with a model all of whose layers share their parameters"),
+            Config::Albert(_) => return Err(refuse("it goes with a model all of whose layers share their parameters".into())),
         };
         self.layers.get_or_insert(*layers);
         *layers = depth;
+        self.config.check().map_err(refuse)?;
         Ok(self)
     }
 }
