@@ -3,16 +3,14 @@
 //! alone (a masked LM) and a step of the discriminator alone (on text that is corrupted already), each with an optimizer of
 //! its own. They alternate, and the last line is the ratio of the medians.
 
-#[allow(dead_code)] // Not every benchmark uses all of it.
 mod common;
 
 use clap::Parser;
 use shaderlm::{
-    gpu::Autotune,
-    graph::{Engine, EngineOptions, Graph},
+    graph::Graph,
     models::{Electra, ElectraConfig, Encoder, Mode, Parameter, ReplacedBatch, ReplacedObjective, ReplacedTokens, Text, Tie},
     ops::{self, HostTensor, IGNORE, OpError, Tensor, TensorType},
-    train::{Batch, Loss, Objective, Optimizer, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
+    train::{Batch, Loss, Objective, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
 };
 use std::{error::Error, time::Instant};
 
@@ -47,18 +45,11 @@ struct Args {
 
 fn settings(args: &Args) -> Settings {
     Settings {
-        batch: args.batch,
-        accumulate: 1,
-        context: args.context,
-        optimizer: Optimizer::Adamw,
         schedule: Schedule { shape: ScheduleShape::Constant, peak: 1e-5, min: 1e-5, warmup: 0, steps: 1000 },
         weight_decay: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
         eps: 1e-6,
         bias_correction: false,
-        clip: 1.0,
-        seed: 1,
+        ..common::settings(args.batch, args.context)
     }
 }
 
@@ -82,8 +73,7 @@ fn named(list: Vec<Parameter>, rename: &dyn Fn(&str) -> String) -> Vec<Parameter
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let device = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?;
-    let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
+    let mut engine = common::engine()?;
     eprintln!("{}", engine.device_name());
     let profiler = args.profile.then(|| engine.profile());
     let discriminator = ElectraConfig {

@@ -5,8 +5,8 @@
 
 mod common;
 
-use clap::{Parser, ValueEnum};
-use common::{Case, Figure, Output, Report, Run, Shape};
+use clap::Parser;
+use common::{Case, Shape, Steps};
 use shaderlm::{
     graph::{Engine, Graph, PlanOptions},
     models::{
@@ -18,13 +18,6 @@ use shaderlm::{
 };
 use std::error::Error;
 
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Mode {
-    Forward,
-    Train,
-    All,
-}
-
 #[derive(Parser)]
 #[command(about = "Times an encoder on the adapter (SHADERLM_DEVICE chooses another)")]
 struct Args {
@@ -33,8 +26,6 @@ struct Args {
     model: Option<Shape>,
     #[arg(long, default_value_t = 4096)]
     vocab: usize,
-    #[arg(long, default_value_t = 128)]
-    context: usize,
     #[arg(long, default_value_t = 256)]
     width: usize,
     #[arg(long, default_value_t = 4)]
@@ -47,17 +38,8 @@ struct Args {
     /// Places of each row that are predicted in training.
     #[arg(long, default_value_t = 20)]
     predictions: usize,
-    #[arg(long, value_enum, default_value = "all")]
-    mode: Mode,
-    /// Wait for a line on standard input before each repetition, so that a caller can alternate engines within one run;
-    /// ends at end of input. A line {"what":..,"ready":true} follows the warm-up.
-    #[arg(long)]
-    paced: bool,
-    /// Print where the time goes, by kernel, instead of timing it.
-    #[arg(long)]
-    profile: bool,
     #[command(flatten)]
-    output: Output,
+    steps: Steps,
 }
 
 impl Args {
@@ -69,25 +51,13 @@ impl Args {
                 num_hidden_layers: self.layers,
                 num_attention_heads: self.heads,
                 intermediate_size: 4 * self.width,
-                max_position_embeddings: self.context,
+                max_position_embeddings: self.steps.context,
                 ..BertConfig::default()
             }),
             Some(Shape::AlbertBase) => Config::Albert(AlbertConfig::named("base").ok_or("no albert base")?),
             Some(Shape::ElectraSmall) => Config::Electra(ElectraConfig::named("small").ok_or("no electra small")?),
             Some(other) => return Err(format!("--model {}: no encoder; it is the bench train_step's", other.numbers().name).into()),
         })
-    }
-
-    fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {
-        let tokens = batch * self.context;
-        Case {
-            series: mode.into(),
-            name: format!("{batch} x {} tokens", self.context),
-            size: tokens as f64,
-            flops: flops as f64,
-            bytes: 0.0,
-            run,
-        }
     }
 }
 
@@ -97,15 +67,15 @@ fn ids(count: usize, vocab: usize) -> Vec<u32> {
 
 /// The last hidden states of a batch.
 fn forward<'a>(args: &Args, engine: &mut Engine, network: &dyn Encoder, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
-    let shape = [batch, args.context];
+    let shape = [batch, args.steps.context];
     let mut g = Graph::new();
     let input = g.input("ids", TensorType::u32(shape));
     let states = network.hidden_states(&mut g, &Text { ids: input, types: None, keys: None })?;
     let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::named("forward"))?;
-    plan.set(input, HostTensor::uints(shape, ids(batch * args.context, network.sizes()?.vocab)))?;
+    plan.set(input, HostTensor::uints(shape, ids(batch * args.steps.context, network.sizes()?.vocab)))?;
     eprintln!("forward: {:?}", plan.stats());
     let flops = plan.stats().flops;
-    Ok(args.case("forward", batch, flops, common::run_plan(plan)))
+    Ok(args.steps.case("forward", batch, flops, common::run_plan(plan)))
 }
 
 /// A step of its training.
@@ -117,7 +87,7 @@ fn train<'a>(
     batch: usize,
 ) -> Result<Case<'a>, Box<dyn Error>> {
     let detects = args.model == Some(Shape::ElectraSmall);
-    let (shape, count, sizes) = ([batch, args.context], batch * args.context, network.sizes()?);
+    let (shape, count, sizes) = ([batch, args.steps.context], batch * args.steps.context, network.sizes()?);
     let types: Vec<_> = list.iter().map(Parameter::trained).collect();
     let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
         let states = network.hidden_states(g, &Text { ids: inputs[0], types: None, keys: None })?;
@@ -139,56 +109,38 @@ fn train<'a>(
     } else {
         let slots = [batch * args.predictions];
         // Every sixth place of a row or so, from its beginning.
-        let step = (args.context / args.predictions).max(1);
+        let step = (args.steps.context / args.predictions).max(1);
         let places: Vec<u32> = (0..batch)
-            .flat_map(|row| (0..args.predictions).map(move |i| (row * args.context + i * step % args.context) as u32))
+            .flat_map(|row| (0..args.predictions).map(move |i| (row * args.steps.context + i * step % args.steps.context) as u32))
             .collect();
         let labels = places.iter().map(|&place| (place as usize * 31 % sizes.vocab) as u32).collect();
         let inputs = vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
         (inputs, vec![ids, HostTensor::uints(slots, places), HostTensor::uints(slots, labels)])
     };
-    let mut trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, common::settings(batch, args.context))?;
+    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, common::settings(batch, args.steps.context))?;
     eprintln!("train: {:?}", trainer.stats());
-    let feed = [feed];
-    let (mut step, flops) = (0, trainer.stats().flops);
-    let run: Run<'a> = Box::new(move |engine, runs| {
-        for _ in 0..runs {
-            trainer.step(engine, step, &feed)?;
-            step += 1;
-        }
-        Ok(())
-    });
-    Ok(args.case("train", batch, flops, run))
+    let flops = trainer.stats().flops;
+    Ok(args.steps.case("train", batch, flops, common::run_trainer(trainer, feed)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut engine = common::engine()?;
     eprintln!("{}", engine.device_name());
-    let profiler = args.profile.then(|| engine.profile());
+    let profiler = args.steps.profiler(&mut engine);
     let config = args.config()?;
     let network = encoder(&config, Recorded::default()).ok_or("no encoder")?;
     let head = if args.model == Some(Shape::ElectraSmall) { Head::Replaced } else { Head::MaskedLm };
     let list = parameters(network.as_ref(), head, 2, false)?;
     initialise(&list, &mut engine, 1)?;
-    let cases = |engine: &mut Engine, batch: usize| -> Result<Vec<Case<'static>>, Box<dyn Error>> {
+    args.steps.go("encoder", &mut engine, &args.batch, profiler.as_deref(), |engine, batch| {
         let mut cases = Vec::new();
-        if args.mode != Mode::Train {
+        if args.steps.mode.forward() {
             cases.push(forward(&args, engine, network.as_ref(), batch)?);
         }
-        if args.mode != Mode::Forward {
+        if args.steps.mode.train() {
             cases.push(train(&args, engine, network.as_ref(), &list, batch)?);
         }
         Ok(cases)
-    };
-    if args.paced || args.profile {
-        let cases = cases(&mut engine, args.batch[0])?;
-        return common::one_by_one(&mut engine, cases, profiler.as_deref());
-    }
-    let mut report = Report::new("encoder", &args.output, &engine, shaderlm::gpu::Ceilings::remembered(engine.capabilities()));
-    for &batch in &args.batch {
-        let group = cases(&mut engine, batch)?;
-        report.group(&mut engine, group)?;
-    }
-    report.finish("tokens at once", Figure::Milliseconds)
+    })
 }

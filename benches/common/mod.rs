@@ -5,10 +5,12 @@ mod measure;
 mod plot;
 mod report;
 mod shapes;
+mod steps;
 
 pub use measure::{Case, Run};
 pub use report::{Figure, Output, Report};
 pub use shapes::{Numbers, Shape};
+pub use steps::{Mode, Steps, run_trainer};
 
 use shaderlm::{
     gpu::{Autotune, Ceilings, DeviceChoice, Effort},
@@ -90,17 +92,6 @@ pub fn settings(batch: usize, context: usize) -> Settings {
         clip: 1.0,
         seed: 1,
     }
-}
-
-/// The cases one after another: profiled, or at the pace of standard input.
-pub fn one_by_one(engine: &mut Engine, cases: Vec<Case<'_>>, profiler: Option<&Profiler>) -> Result<(), Box<dyn Error>> {
-    for mut case in cases {
-        match profiler {
-            Some(profiler) => print_profile(engine, profiler, |engine| (case.run)(engine, 1))?,
-            None => pace(&case.series, engine, &mut case.run)?,
-        }
-    }
-    Ok(())
 }
 
 /// Runs `work` as often as a profile wants, and prints its table, with the ceilings if `shaderlm bench ceilings` has measured them.

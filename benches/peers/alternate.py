@@ -12,56 +12,11 @@ longer and a slow minute hits both.
 """
 
 import argparse
-import glob
-import json
 import os
 import platform
 import statistics
-import subprocess
-import tempfile
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(os.path.dirname(HERE))
-
-
-def newest(pattern):
-    files = [f for f in glob.glob(pattern) if os.access(f, os.X_OK) and not f.endswith(".d")]
-    return max(files, key=os.path.getmtime) if files else None
-
-
-class Contender:
-    """A program that times one mode, a repetition for each line that it is given."""
-
-    def __init__(self, name, command):
-        self.name, self.times = name, []
-        self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True
-        )
-
-    def wait_until_ready(self):
-        while not self.read().get("ready"):
-            pass
-
-    def read(self):
-        line = self.process.stdout.readline()
-        if not line:
-            code = self.process.wait()
-            self.errors.seek(0)
-            raise SystemExit(f"{self.errors.read()}{self.name} ended early with code {code}")
-        return json.loads(line)
-
-    def repeat(self):
-        try:
-            self.process.stdin.write("\n")
-            self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # read() says that it has ended
-        self.times.append(self.read()["ms"])
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait()
+from side_by_side import HERE, ROOT, Contender, newest
 
 
 def main():
@@ -84,14 +39,16 @@ def main():
             Contender("burn", [args.burn, "--mode", prefix + mode, *common]),
         ]
         for contender in contenders:
-            contender.wait_until_ready()
+            contender.start()
         for _ in range(args.repeats):
             for contender in contenders:
                 contender.repeat()
         for contender in contenders:
             contender.end()
+            if contender.failed:
+                raise SystemExit(f"{contender.engine}: {contender.failed}")
             t = contender.times
-            print(f"| {mode} | {contender.name} | {statistics.median(t):.0f} | {min(t):.0f} | {max(t):.0f} |")
+            print(f"| {mode} | {contender.engine} | {statistics.median(t):.0f} | {min(t):.0f} | {max(t):.0f} |")
         ratio = statistics.median(contenders[0].times) / statistics.median(contenders[1].times)
         print(f"| {mode} | shaderlm / burn | {ratio:.2f} | | |", flush=True)
 

@@ -1,7 +1,3 @@
 #!/bin/sh
-# shaderlm beside meganeura, in turn on this machine; the table goes to benches/RESULTS.md as well. Further arguments go to side_by_side.py.
-set -eu
-cd "$(dirname "$0")/../.."
-cargo build --release --bin shaderlm --bench matmul --bench attention --bench train_step
-cargo build --release --locked --manifest-path benches/peers/meganeura/Cargo.toml
-python3 benches/peers/side_by_side.py --engines shaderlm,meganeura --tasks matmul --append benches/RESULTS.md "$@"
+# shaderlm beside meganeura; further arguments go to side_by_side.py.
+exec "$(dirname "$0")/beside.sh" meganeura --tasks matmul "$@"

@@ -235,4 +235,5 @@ def main():
             json.dump({"machine": machine(args), "measured": found}, file, indent=1)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,8 @@
 
 mod encoder;
 mod model;
-
-use std::error::Error;
-use std::io::{BufRead, Write};
-use std::time::Instant;
+#[path = "../../paced.rs"]
+mod paced;
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
@@ -15,9 +13,7 @@ use serde_json::{Value, json};
 
 use encoder::Bert;
 use model::{Attention, Config, Gelu, Gpt2};
-
-/// Untimed runs before the first repetition; autotune chooses its kernels in them.
-const WARM_UP: usize = 2;
+use paced::{Outcome, Pace};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -50,8 +46,6 @@ struct Args {
     /// Places of each row that --mode encoder-train predicts.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     predictions: u32,
-    #[arg(long, default_value_t = 5)]
-    repeats: u32,
     #[arg(long, value_enum, default_value = "all")]
     mode: Mode,
     /// Side of the square matrices of --mode matmul.
@@ -61,58 +55,18 @@ struct Args {
     attention: Attention,
     #[arg(long, value_enum, default_value = "erf")]
     gelu: Gelu,
-    /// Wait for a line on standard input before each repetition, so that a caller can alternate
-    /// engines within one run; ends at end of input. A line {"what":..,"ready":true} follows
-    /// the warm-up.
-    #[arg(long)]
-    paced: bool,
+    #[command(flatten)]
+    pace: Pace,
 }
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Runs `work` (which returns only when the device has finished) and prints its times.
-/// `work` gives fields to add to the line.
-fn time(
-    args: &Args,
-    device: &Device,
-    what: &str,
-    mut work: impl FnMut() -> Outcome<Vec<(&'static str, Value)>>,
-) -> Outcome<()> {
+/// Times `work`, which returns only when the device has finished, and gives fields to add to the line.
+fn time(args: &Args, device: &Device, what: &str, work: impl FnMut() -> Outcome<Value>) -> Outcome<()> {
     let adapter = device.identity().map_or_else(|| "unknown".to_owned(), |known| known.name);
-    for _ in 0..WARM_UP {
-        work()?;
+    let mut about = json!({ "engine": "burn 0.22.1", "adapter": adapter, "fusion": cfg!(feature = "fusion"), "what": what });
+    if what.starts_with("matmul") {
+        about["flops"] = json!(2.0 * f64::from(args.size).powi(3));
     }
-    let mut out = std::io::stdout();
-    let mut input = std::io::stdin().lock().lines();
-    if args.paced {
-        writeln!(out, "{}", json!({ "what": what, "ready": true }))?;
-        out.flush()?;
-    }
-    for _ in 0..args.repeats {
-        if args.paced && input.next().transpose()?.is_none() {
-            break;
-        }
-        let start = Instant::now();
-        let more = work()?;
-        let seconds = start.elapsed().as_secs_f64();
-        let mut line = json!({
-            "engine": "burn 0.22.1",
-            "adapter": adapter,
-            "fusion": cfg!(feature = "fusion"),
-            "what": what,
-            "ms": (seconds * 1e6).round() / 1e3,
-        });
-        if what.starts_with("matmul") {
-            let flop = 2.0 * f64::from(args.size).powi(3);
-            line["gflops"] = json!((flop / seconds / 1e6).round() / 1e3);
-        }
-        for (key, value) in more {
-            line[key] = value;
-        }
-        writeln!(out, "{line}")?;
-        out.flush()?;
-    }
-    Ok(())
+    args.pace.time(about, work)
 }
 
 /// Waits until the device has done everything that was queued.
@@ -170,7 +124,7 @@ fn run_forward(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
         let logits =
             model.forward(batch.ids.clone(), batch.positions.clone(), &batch.mask, config);
         let value = first(logits.slice([0..1, 0..1]).reshape([1]))?;
-        Ok(vec![("logit", json!(value))])
+        Ok(json!({ "logit": value }))
     })
 }
 
@@ -189,7 +143,7 @@ fn run_train(args: &Args, config: &Config, device: &Device) -> Outcome<()> {
         model = optimizer.step(1e-3, model.clone(), gradients);
         let value = first(loss.inner())?;
         wait(&device)?;
-        Ok(vec![("loss", json!(value))])
+        Ok(json!({ "loss": value }))
     })
 }
 
@@ -210,7 +164,7 @@ fn run_encoder_forward(args: &Args, config: &Config, device: &Device) -> Outcome
     time(args, device, "forward", || {
         let last = model.forward(&batch);
         let value = first(last.slice([0..1, 0..1, 0..1]).reshape([1]))?;
-        Ok(vec![("state", json!(value))])
+        Ok(json!({ "state": value }))
     })
 }
 
@@ -227,7 +181,7 @@ fn run_encoder_train(args: &Args, config: &Config, device: &Device) -> Outcome<(
         model = optimizer.step(1e-3, model.clone(), gradients);
         let value = first(loss.inner())?;
         wait(&device)?;
-        Ok(vec![("loss", json!(value))])
+        Ok(json!({ "loss": value }))
     })
 }
 
@@ -239,7 +193,7 @@ fn run_matmul(args: &Args, device: &Device) -> Outcome<()> {
     time(args, device, &format!("matmul {side}"), || {
         let product = a.clone().matmul(b.clone());
         first(product.slice([0..1, 0..1]).reshape([1]))?;
-        Ok(Vec::new())
+        Ok(json!({}))
     })
 }
 
@@ -277,11 +231,5 @@ fn run(args: &Args) -> Outcome<()> {
 }
 
 fn main() -> std::process::ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peer-burn: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    paced::end("peer-burn", run(&Args::parse()))
 }

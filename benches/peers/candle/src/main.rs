@@ -1,17 +1,15 @@
 //! Times candle's CPU on the shapes that shaderlm's benchmarks use, one JSON line a repetition.
 
 mod model;
+#[path = "../../paced.rs"]
+mod paced;
 
 use candle_core::{D, Device, Tensor};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use clap::{Parser, ValueEnum};
 use model::{Gpt2, Sizes, causal_mask, softmax_attention};
+use paced::{Outcome, Pace};
 use serde_json::json;
-use std::{
-    error::Error,
-    io::{BufRead, Write},
-    time::Instant,
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -40,8 +38,6 @@ struct Args {
     heads: usize,
     #[arg(long, default_value_t = 4)]
     batch: usize,
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
     #[arg(long, value_enum, default_value = "forward")]
     mode: Mode,
     /// M,N,K and nn, nt or tn: which of the factors is stored transposed.
@@ -50,47 +46,22 @@ struct Args {
     /// --mode attention: a query sees only keys up to its own place.
     #[arg(long)]
     causal: bool,
-    /// Wait for a line on standard input before each repetition; {"what":..,"ready":true} follows the warm-up.
-    #[arg(long)]
-    paced: bool,
+    #[command(flatten)]
+    pace: Pace,
 }
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Two untimed runs of `work`, then a JSON line for each timed one.
+/// Times `work`, whose result is a number that depends on all of it.
 fn time(args: &Args, what: &str, mut work: impl FnMut() -> Outcome<f32>) -> Outcome<()> {
-    for _ in 0..2 {
-        work()?;
-    }
-    let mut out = std::io::stdout();
-    let mut input = std::io::stdin().lock().lines();
-    if args.paced {
-        writeln!(out, "{}", json!({ "what": what, "ready": true }))?;
-        out.flush()?;
-    }
-    for _ in 0..args.repeats {
-        if args.paced && input.next().transpose()?.is_none() {
-            break;
-        }
-        let start = Instant::now();
-        let value = work()?;
-        let ms = start.elapsed().as_secs_f64() * 1e3;
-        writeln!(out, "{}", json!({ "engine": "candle 0.11.1", "what": what, "ms": ms, "value": value }))?;
-        out.flush()?;
-    }
-    Ok(())
+    args.pace.time(json!({ "engine": "candle 0.11.1", "what": what }), || Ok(json!({ "value": work()? })))
 }
 
 fn product(args: &Args) -> Outcome<()> {
-    let parts: Vec<_> = args.shape.split(',').collect();
-    let [m, n, k, layout] = parts[..] else { return Err(format!("--shape {}: M,N,K,nn|nt|tn", args.shape).into()) };
-    let (m, n, k): (usize, usize, usize) = (m.parse()?, n.parse()?, k.parse()?);
+    let ([m, n, k], layout) = paced::product(&args.shape)?;
     let random = |rows, columns| Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu);
     let (a, b) = match layout {
         "nn" => (random(m, k)?, random(k, n)?),
         "nt" => (random(m, k)?, random(n, k)?.t()?),
-        "tn" => (random(k, m)?.t()?, random(k, n)?),
-        other => return Err(format!("--shape: {other} is not nn, nt or tn").into()),
+        _ => (random(k, m)?.t()?, random(k, n)?),
     };
     time(args, "matmul", || Ok(a.matmul(&b)?.get(0)?.get(0)?.to_scalar()?))
 }
@@ -136,11 +107,5 @@ fn main() -> std::process::ExitCode {
         Mode::Attention => attention(&args),
         Mode::Forward | Mode::Train => gpt2(&args),
     };
-    match done {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peer-candle: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    paced::end("peer-candle", done)
 }

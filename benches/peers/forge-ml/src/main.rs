@@ -1,17 +1,16 @@
 //! Times forge-ml's GPT-2, one JSON line a repetition. Its operations take one sequence: a batch is one sequence after another,
 //! their gradients added up, as its own training example does.
 
+#[path = "../../paced.rs"]
+mod paced;
+
 use clap::{Parser, ValueEnum};
 use forge::{
     Device, Gpt2, Gpt2Config, Tensor, ops,
     optim::{AdamW, AdamWOpts},
 };
+use paced::{Outcome, Pace};
 use serde_json::json;
-use std::{
-    error::Error,
-    io::{BufRead, Write},
-    time::Instant,
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -34,39 +33,16 @@ struct Args {
     heads: usize,
     #[arg(long, default_value_t = 4)]
     batch: usize,
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
     #[arg(long, value_enum, default_value = "forward")]
     mode: Mode,
-    /// Wait for a line on standard input before each repetition; {"what":..,"ready":true} follows the warm-up.
-    #[arg(long)]
-    paced: bool,
+    #[command(flatten)]
+    pace: Pace,
 }
 
-type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// Two untimed runs of `work`, then a JSON line for each timed one.
+/// Times `work`, whose result is a number that depends on all of it.
 fn time(args: &Args, device: &str, what: &str, mut work: impl FnMut() -> Outcome<f32>) -> Outcome<()> {
-    for _ in 0..2 {
-        work()?;
-    }
-    let mut out = std::io::stdout();
-    let mut input = std::io::stdin().lock().lines();
-    if args.paced {
-        writeln!(out, "{}", json!({ "what": what, "ready": true, "device": device }))?;
-        out.flush()?;
-    }
-    for _ in 0..args.repeats {
-        if args.paced && input.next().transpose()?.is_none() {
-            break;
-        }
-        let start = Instant::now();
-        let value = work()?;
-        let ms = start.elapsed().as_secs_f64() * 1e3;
-        writeln!(out, "{}", json!({ "engine": "forge-ml 0.3.0", "what": what, "ms": ms, "value": value }))?;
-        out.flush()?;
-    }
-    Ok(())
+    let about = json!({ "engine": "forge-ml 0.3.0", "device": device, "what": what });
+    args.pace.time(about, || Ok(json!({ "value": work()? })))
 }
 
 fn run(args: &Args) -> Outcome<()> {
@@ -121,11 +97,5 @@ fn run(args: &Args) -> Outcome<()> {
 }
 
 fn main() -> std::process::ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peer-forge-ml: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    paced::end("peer-forge-ml", run(&Args::parse()))
 }

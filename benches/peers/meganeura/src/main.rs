@@ -3,14 +3,13 @@
 //! Its graphs have matrices, not batches, and its attention is without a batch dimension; the GPT-2 of the other peers is
 //! not written in it.
 
+#[path = "../../paced.rs"]
+mod paced;
+
 use clap::{Parser, ValueEnum};
 use meganeura::{Graph, build_inference_session};
+use paced::{Outcome, Pace};
 use serde_json::json;
-use std::{
-    error::Error,
-    io::{BufRead, Write},
-    time::Instant,
-};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Mode {
@@ -25,14 +24,9 @@ struct Args {
     /// M,N,K and nn, nt or tn: which of the factors is stored transposed.
     #[arg(long, default_value = "768,768,768,nn")]
     shape: String,
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
-    /// Wait for a line on standard input before each repetition; {"what":..,"ready":true} follows the warm-up.
-    #[arg(long)]
-    paced: bool,
+    #[command(flatten)]
+    pace: Pace,
 }
-
-type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Numbers between -1 and 1 that look random.
 fn noise(count: usize) -> Vec<f32> {
@@ -40,9 +34,7 @@ fn noise(count: usize) -> Vec<f32> {
 }
 
 fn run(args: &Args) -> Outcome<()> {
-    let parts: Vec<_> = args.shape.split(',').collect();
-    let [m, n, k, layout] = parts[..] else { return Err(format!("--shape {}: M,N,K,nn|nt|tn", args.shape).into()) };
-    let (m, n, k): (usize, usize, usize) = (m.parse()?, n.parse()?, k.parse()?);
+    let ([m, n, k], layout) = paced::product(&args.shape)?;
     let mut g = Graph::new();
     let a_shape = if layout == "tn" { [k, m] } else { [m, k] };
     let b_shape = if layout == "nt" { [n, k] } else { [k, n] };
@@ -50,38 +42,18 @@ fn run(args: &Args) -> Outcome<()> {
     let y = match layout {
         "nn" => g.matmul(a, b),
         "nt" => g.matmul_bt(a, b),
-        "tn" => g.matmul_at(a, b),
-        other => return Err(format!("--shape: {other} is not nn, nt or tn").into()),
+        _ => g.matmul_at(a, b),
     };
     g.set_outputs(vec![y]);
     let mut session = build_inference_session(&g);
     let (left, right) = (noise(m * k), noise(n * k));
     session.set_input("a", &left);
     session.set_parameter("b", &right);
-    let mut work = || {
+    args.pace.time(json!({ "engine": "meganeura 0.3.0", "what": "matmul" }), || {
         session.step();
         session.wait();
-    };
-    for _ in 0..2 {
-        work();
-    }
-    let mut out = std::io::stdout();
-    let mut input = std::io::stdin().lock().lines();
-    if args.paced {
-        writeln!(out, "{}", json!({ "what": "matmul", "ready": true }))?;
-        out.flush()?;
-    }
-    let mut times = Vec::new();
-    for _ in 0..args.repeats {
-        if args.paced && input.next().transpose()?.is_none() {
-            break;
-        }
-        let start = Instant::now();
-        work();
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-        writeln!(out, "{}", json!({ "engine": "meganeura 0.3.0", "what": "matmul", "ms": times.last() }))?;
-        out.flush()?;
-    }
+        Ok(json!({}))
+    })?;
     // That it has computed the product at all: its first element against the host's.
     let at = |i: usize| if layout == "tn" { left[i * m] } else { left[i] };
     let from = |i: usize| if layout == "nt" { right[i] } else { right[i * n] };
@@ -94,11 +66,5 @@ fn run(args: &Args) -> Outcome<()> {
 }
 
 fn main() -> std::process::ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peer-meganeura: {error}");
-            std::process::ExitCode::FAILURE
-        }
-    }
+    paced::end("peer-meganeura", run(&Args::parse()))
 }
