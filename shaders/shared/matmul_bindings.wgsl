@@ -1,4 +1,5 @@
 // Bindings that all matmul kernels share. AVEC, BVEC: a, b are arrays of vec4s; YVEC: y is, and what the epilogue reads.
+// A kernel may say A_ELEMENT and B_ELEMENT for the elements of a and b.
 struct Params {
     groups: u32,
     m: u32, n: u32, k: u32,
@@ -16,8 +17,8 @@ struct Params {
 }
 {% set next = namespace(binding=4) %}
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: array<{{ "vec4<f32>" if AVEC else "f32" }}>;
-@group(0) @binding(2) var<storage, read> b: array<{{ "vec4<f32>" if BVEC else "f32" }}>;
+@group(0) @binding(1) var<storage, read> a: array<{{ A_ELEMENT if A_ELEMENT is defined else ("vec4<f32>" if AVEC else "f32") }}>;
+@group(0) @binding(2) var<storage, read> b: array<{{ B_ELEMENT if B_ELEMENT is defined else ("vec4<f32>" if BVEC else "f32") }}>;
 @group(0) @binding(3) var<storage, read_write> y: array<{{ "vec4<f32>" if YVEC else "f32" }}>;
 {% if BIAS %}
 @group(0) @binding({{ next.binding }}) var<storage, read> bias: array<{{ "vec4<f32>" if YVEC else "f32" }}>;

@@ -1,8 +1,8 @@
 //! Which kernel computes a product on which adapter, and how a product larger than a binding is cut.
 
-use super::{MatMul, Sizes};
+use super::{MatMul, Sizes, cooperative::{self, Tile}};
 use crate::{
-    gpu::{Access, Kernel},
+    gpu::{Access, Capabilities, Kernel},
     kernel,
     ops::{Lowering, OpError, Operand, Window},
 };
@@ -54,6 +54,8 @@ enum Choice {
     Rows,
     /// A few rows by rows of b.
     Dot,
+    /// By cooperative matrices: operands are rounded to 16 bits.
+    Cooperative { tile: Tile, split: usize },
 }
 
 impl Choice {
@@ -65,6 +67,25 @@ impl Choice {
             Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}, k in {split}"),
             Self::Rows => "rows".into(),
             Self::Dot => "dot".into(),
+            Self::Cooperative { tile, split: 1 } => tile.name(),
+            Self::Cooperative { tile, split } => format!("{}, k in {split}", tile.name()),
+        }
+    }
+
+    /// In how many parts k is taken at once.
+    fn split(self) -> usize {
+        match self {
+            Self::Tiled { split, .. } | Self::Cooperative { split, .. } => split,
+            _ => 1,
+        }
+    }
+
+    /// The kernel for one of these parts.
+    fn whole(self) -> Self {
+        match self {
+            Self::Tiled { tile, thread, .. } => Self::Tiled { tile, thread, split: 1 },
+            Self::Cooperative { tile, .. } => Self::Cooperative { tile, split: 1 },
+            other => other,
         }
     }
 }
@@ -89,8 +110,30 @@ fn parts(groups: usize, k: usize) -> usize {
 }
 
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
-/// others are checked against.
-fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, usize) {
+/// others are checked against. `mixed`: operands may be rounded to 16 bits; `halves`: they are stored so.
+fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, halves: bool) -> (Vec<Choice>, usize) {
+    let (mut list, rule) = in_f32(caps.software, op, s, caps.subgroup == Some(8));
+    if mixed && s.m > FEW_ROWS {
+        // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
+        let tiles = cooperative::tiles(caps, halves, |tile| tile.divides((s.m, s.n, s.k)));
+        let [whole, split] = [false, true].map(|split| {
+            let tiles = tiles.iter().filter(|tile| tile.sides()[0] < 2 * s.m && tile.sides()[1] < 2 * s.n);
+            let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
+            tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
+        });
+        list.extend(whole);
+        list.extend(split.filter(|choice| choice.split() > 1));
+    }
+    (list, rule)
+}
+
+/// Workgroups of these tiles.
+fn grid(s: Sizes, tile: [usize; 2]) -> usize {
+    s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1])
+}
+
+/// Those that compute in 32 bits.
+fn in_f32(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, usize) {
     let few = s.m <= FEW_ROWS;
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
     if software && !(few && transpose_b && !transpose_a) {
@@ -101,10 +144,9 @@ fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choic
         }
         return (list, 0);
     }
-    let grid = |tile: [usize; 2]| s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1]);
     let tiled = |split: bool| {
         TILES.into_iter().map(move |(tile, thread)| {
-            let split = if split { parts(grid(tile), s.k) } else { 1 };
+            let split = if split { parts(grid(s, tile), s.k) } else { 1 };
             Choice::Tiled { tile, thread, split }
         })
     };
@@ -125,7 +167,7 @@ fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choic
         return (list, 0);
     }
     // The largest tile that fills the adapter; else the one that does with k in parts; else the smallest.
-    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(*tile) * split >= FULL);
+    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(s, *tile) * split >= FULL);
     let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
     let rule = rule.or_else(|| (TILES.len()..list.len()).rev().find(|&i| full(&list[i])));
     let rule = rule.unwrap_or(if list.len() > TILES.len() { list.len() - 1 } else { 0 });
@@ -164,7 +206,7 @@ struct Product<'a> {
 
 pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let (list, rule) = candidates(cx.caps.software, op, s, cx.caps.subgroup == Some(8));
+    let (list, rule) = candidates(cx.caps, op, s, true, false);
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
@@ -243,26 +285,18 @@ impl Product<'_> {
     fn emit(&self, cx: &mut Lowering<'_>, part: &Part) -> Result<(), OpError> {
         let (m, n, k) = (part.m.len(), part.n.len(), part.k.len());
         let whole = part.batch.len() == 1 && k == self.whole_k;
-        match self.choice {
-            Choice::Tiled { tile, thread, split } if split > 1 && whole && split * m * n <= cx.max_elements() => {
-                self.emit_parts(cx, part, tile, thread, split)
-            }
-            choice => self.emit_one(cx, part, choice, None),
+        let split = self.choice.split();
+        if split > 1 && whole && split * m * n <= cx.max_elements() {
+            return self.emit_parts(cx, part, split);
         }
+        self.emit_one(cx, part, self.choice, None)
     }
 
     /// A product with k in parts, and their sum.
-    fn emit_parts(
-        &self,
-        cx: &mut Lowering<'_>,
-        part: &Part,
-        tile: [usize; 2],
-        thread: [usize; 2],
-        split: usize,
-    ) -> Result<(), OpError> {
+    fn emit_parts(&self, cx: &mut Lowering<'_>, part: &Part, split: usize) -> Result<(), OpError> {
         let (m, n) = (part.m.len(), part.n.len());
         let parts = cx.scratch(split * m * n);
-        self.emit_one(cx, part, Choice::Tiled { tile, thread, split: 1 }, Some((&parts, split)))?;
+        self.emit_one(cx, part, self.choice.whole(), Some((&parts, split)))?;
         let window = parts.all();
         let (epilogue, y4) = self.epilogue(cx, part, true);
         let kernel = kernel!("matmul_parts").with("AVEC", n % 4 == 0 && cx.vec4(n, &[&window])).with("BVEC", false);
@@ -318,7 +352,8 @@ impl Product<'_> {
         let a4 = stays(&self.a) && cx.vec4(self.a.ld, &[&a]);
         let b4 = stays(&self.b) && cx.vec4(self.b.ld, &[&b]);
 
-        let (kernel, tile_m, tile_n) = self.variant(cx, choice, (m, n, k), a4, b4);
+        let each_k = parts.map_or(k, |(_, split)| k / split);
+        let (kernel, tile_m, tile_n) = self.variant(cx, choice, (m, n, each_k), a4, b4);
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let alpha = self.op.layout.alpha;
         if let Some((parts, split)) = parts {
@@ -408,6 +443,17 @@ impl Product<'_> {
                     .with("AVEC", both)
                     .with("BVEC", both);
                 (kernel, rows, columns)
+            }
+            Choice::Cooperative { tile, .. } => {
+                let even = a_vec && b_vec && tile.divides((m, n, k));
+                let kernel = tile
+                    .kernel(cx.caps, even)
+                    .with("AT", self.transpose_a)
+                    .with("BT", self.transpose_b)
+                    .with("AVEC", a_vec)
+                    .with("BVEC", b_vec);
+                let [tile_m, tile_n] = tile.sides();
+                (kernel, tile_m, tile_n)
             }
         }
     }
