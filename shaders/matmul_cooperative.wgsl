@@ -213,17 +213,19 @@ fn main(
     if ((m0 + {{ BM }}u <= p.m) & (n0 + {{ BN }}u <= p.n)) {
 {% endif %}
     let stored = p.y_at + y0 + (m0 + sm) * p.ldy + n0 + sn;
+    // By a name, and so are all arguments of the stores: naga 30 stores before it computes what is written as an argument.
+    let fours = p.ldy / 4u;
 {% for r in range(SM) %}
 {% for c in range(SN) %}
     {
         let place = (stored + {{ r * SIDE }}u * p.ldy + {{ c * SIDE }}u) / 4u;
 {% if ACC %}
-        let before = coopLoadT<{{ MATRIX }}<f32, C>>(&y[place], p.ldy / 4u);
+        let before = coopLoadT<{{ MATRIX }}<f32, C>>(&y[place], fours);
         let ended = s{{ r }}_{{ c }} * p.alpha + before;
 {% else %}
         let ended = s{{ r }}_{{ c }} * p.alpha;
 {% endif %}
-        coopStoreT(ended, &y[place], p.ldy / 4u);
+        coopStoreT(ended, &y[place], fours);
     }
 {% endfor %}
 {% endfor %}

@@ -26,7 +26,7 @@ pub(super) struct Tile {
 
 /// Group, subgroup, k and sets. Large tiles do more arithmetic for each load (with 16 x 16 matrices 64x64 of a subgroup fill its
 /// registers), small ones fill the adapter sooner.
-const TILES: [([usize; 2], [usize; 2], usize, usize); 10] = [
+const TILES: [([usize; 2], [usize; 2], usize, usize); 13] = [
     ([2, 2], [1, 2], 2, 1),
     ([4, 4], [2, 2], 2, 2),
     ([8, 4], [4, 2], 2, 2),
@@ -35,7 +35,10 @@ const TILES: [([usize; 2], [usize; 2], usize, usize); 10] = [
     ([8, 8], [4, 4], 2, 2),
     ([8, 8], [4, 4], 4, 1),
     ([8, 16], [4, 4], 2, 1),
+    ([8, 16], [4, 4], 1, 2),
     ([16, 8], [4, 4], 2, 1),
+    ([16, 8], [4, 4], 1, 2),
+    ([4, 4], [2, 2], 2, 0),
     ([8, 8], [4, 4], 2, 0),
 ];
 
@@ -108,7 +111,7 @@ impl Tile {
         let [m, n] = self.sides();
         let [a, b] = self.subgroup.map(|matrices| matrices * self.side);
         let sets = ["from storage", "one set", "two sets"][self.sets];
-        format!("cooperative {m}x{n} by {a}x{b}, steps of {}, {sets}", self.step())
+        format!("cooperative {m}x{n}x{} by {a}x{b}, {sets}", self.step())
     }
 
     /// The variant. `even`: the product is made of whole tiles, and nothing needs a guard.
