@@ -129,11 +129,11 @@ impl Case {
 
     /// The same on another engine, with another kernel wherever there is a choice.
     pub fn check_on(self, engine: Engine, choice: Option<usize>, what: &str, outputs: &[Tensor], bound: Bound) {
-        self.check_planned(engine, &PlanOptions { choice, ..PlanOptions::default() }, what, outputs, bound);
+        self.check_with(engine, PlanOptions { choice, ..PlanOptions::default() }, what, outputs, bound);
     }
 
-    /// The same, planned as `options` say, with sentinels.
-    pub fn check_planned(self, mut engine: Engine, options: &PlanOptions, what: &str, outputs: &[Tensor], bound: Bound) {
+    /// The same, planned by `options`, with sentinels.
+    pub fn check_with(self, mut engine: Engine, options: PlanOptions, what: &str, outputs: &[Tensor], bound: Bound) {
         let (feeds, mut variables) = self.in_f64();
         let expected = evaluate(&self.g, &feeds, &mut variables, outputs);
 
@@ -141,7 +141,7 @@ impl Case {
             engine.set(name, value).expect("the variable fits");
         }
         let fed = self.feeds;
-        let options = PlanOptions { sentinel: SENTINEL, ..options.clone() };
+        let options = PlanOptions { sentinel: SENTINEL, ..options };
         let mut plan = engine.compile(self.g, outputs, &options).unwrap_or_else(|e| panic!("{what}: {e}"));
         for (tensor, value) in fed {
             plan.set(tensor, value).expect("the input fits");

@@ -32,6 +32,7 @@ mod lamb;
 mod layer_norm;
 mod matmul;
 mod metrics;
+mod mixed;
 mod mse;
 mod optimizer;
 mod pretrain;

@@ -3,7 +3,7 @@
 use crate::harness::{Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
     gpu::Capabilities,
-    graph::decisions,
+    graph::{PlanOptions, decisions},
     ops::{self, Gelu, Layout, Tensor},
 };
 
@@ -134,7 +134,7 @@ fn every_kernel_that_can_be_chosen() {
             for (kind, make) in [("software", engine as fn() -> _), ("hardware", engine_as_hardware)] {
                 let (c, outputs) = case();
                 let caps: Capabilities = make().capabilities().unwrap().clone();
-                let list = decisions(&c.g, &outputs, &caps).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+                let list = decisions(&c.g, &outputs, &caps, &PlanOptions::default()).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
                 for choice in 0..list.len().max(1) {
                     let (c, outputs) = case();
                     let name = list.get(choice).map_or("the only kernel", String::as_str);

@@ -12,7 +12,7 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Recorder, Sample, Sgd, Tensor, TensorType},
+    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +27,8 @@ fn adapters() -> Vec<Capabilities> {
             for small in [false, true] {
                 let mut caps = Capabilities::portable();
                 (caps.software, caps.subgroup) = (software, subgroup);
+                // In all of one kind on each side, since there are twice as many plans.
+                caps.f16 = subgroup == if software { Some(8) } else { Some(32) };
                 if small {
                     caps.max_binding = 1 << 16;
                 }
@@ -229,8 +231,9 @@ fn variants() -> BTreeMap<String, Kernel> {
     for caps in adapters() {
         for (g, wanted) in &graphs {
             let plans = [(false, None), (true, None)].into_iter().chain((0..9).map(|choice| (false, Some(choice))));
-            for (no_fusion, choice) in plans {
-                let options = PlanOptions { no_fusion, choice, ..PlanOptions::default() };
+            let precisions = if caps.f16 { vec![Precision::F32, Precision::Mixed] } else { vec![Precision::F32] };
+            for ((no_fusion, choice), &precision) in plans.flat_map(|plan| precisions.iter().map(move |p| (plan, p))) {
+                let options = PlanOptions { no_fusion, choice, precision, ..PlanOptions::default() };
                 let Ok(list) = kernels(g, wanted, &caps, &options) else {
                     assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
                     continue;
@@ -271,7 +274,7 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
         return;
     }
     let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_0,
+        shader_model: hlsl::ShaderModel::V6_2,
         fake_missing_bindings: true,
         ..hlsl::Options::default()
     };
@@ -286,9 +289,9 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
 /// What a variant may use.
 fn allowed(label: &str) -> Allowed {
     if label.starts_with("bench_") || label.contains("_cooperative") {
-        Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX | Allowed::SUBGROUP
+        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX
     } else {
-        Allowed::SUBGROUP
+        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16
     }
 }
 
@@ -313,7 +316,7 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 46] = [
+const TESTED_IN: [(&str, &str); 47] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
     ("attention_backward", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
@@ -324,7 +327,7 @@ const TESTED_IN: [(&str, &str); 46] = [
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("matmul_cooperative", "cooperative"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("sample", "sample"),
+    ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
     ("token_labels", "tokens"), ("token_slots", "tokens"), ("zero", "view"),

@@ -6,6 +6,8 @@
 //   CACHE: k and v are halves of the rows of cache, [B,capacity,2C]; query t of batch b stands at positions[b] + t
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
+{% set V = "vec4<" if VEC else "" %}
+{% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% set N = (D + 3) // 4 %}
 {% set comp = ["x", "y", "z", "w"] %}
@@ -26,8 +28,8 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<{{ T }}>;
-@group(0) @binding(2) var<storage, read_write> o: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
+@group(0) @binding(2) var<storage, read_write> o: array<{{ V ~ T2 ~ E }}>;
 {% if CACHE %}
 @group(0) @binding(3) var<storage, read> cache: array<{{ T }}>;
 @group(0) @binding(4) var<storage, read> positions: array<u32>;
@@ -40,7 +42,7 @@ struct Params {
 // The score of a key that may not be attended.
 const MASKED = -3.0e38;
 {# Components i*4 .. of a row that starts at `at` (in units of T), zeros beyond the head's width. #}
-{% macro load(name, at, i) %}{% if VEC %}{{ name }}[{{ at }} + {{ i }}u]{% else %}vec4<f32>({% for c in range(4) %}{{ (name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u]") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
+{% macro load(name, at, i) %}{% if VEC %}vec4<f32>({{ name }}[{{ at }} + {{ i }}u]){% else %}vec4<f32>({% for c in range(4) %}{{ ("f32(" ~ name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u])") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
 
 @compute @workgroup_size({{ WG }})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -142,10 +144,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let to = (p.o_at + (batch * p.t + row{{ r }}) * c + head * {{ D }}u) / {{ W }};
 {% for i in range(N) %}
 {% if VEC %}
-        o[to + {{ i }}u] = o{{ r }}_{{ i }} * factor;
+        o[to + {{ i }}u] = vec4<{{ T2 }}>(o{{ r }}_{{ i }} * factor);
 {% else %}
 {% for n in range(4) %}{% if 4 * i + n < D %}
-        o[to + {{ 4 * i + n }}u] = o{{ r }}_{{ i }}.{{ comp[n] }} * factor;
+        o[to + {{ 4 * i + n }}u] = {{ T2 }}(o{{ r }}_{{ i }}.{{ comp[n] }} * factor);
 {% endif %}{% endfor %}
 {% endif %}
 {% endfor %}

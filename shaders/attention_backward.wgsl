@@ -6,6 +6,8 @@
 //   QUERY off:  a lane has k and v, walks over q and dy; makes dk and dv
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
+{% set V = "vec4<" if VEC else "" %}
+{% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% set N = (D + 3) // 4 %}
 {% set comp = ["x", "y", "z", "w"] %}
@@ -20,13 +22,13 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<{{ T }}>;
-@group(0) @binding(2) var<storage, read> dy: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
+@group(0) @binding(2) var<storage, read> dy: array<{{ V ~ T2 ~ E }}>;
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
 @group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d: array<{{ T }}>;
+@group(0) @binding(5) var<storage, read_write> d: array<{{ V ~ T5 ~ E }}>;
 {% if QUERY %}
-@group(0) @binding(6) var<storage, read> o: array<{{ T }}>;
+@group(0) @binding(6) var<storage, read> o: array<{{ V ~ T6 ~ E }}>;
 {% endif %}
 {% if PADDED %}
 @group(0) @binding({{ 7 if QUERY else 6 }}) var<storage, read> keys: array<u32>;
@@ -35,13 +37,13 @@ struct Params {
 {% set LOADS = 1 if SPREAD else OTHERS %}
 {% macro of(name, j, part) %}{% if SPREAD %}subgroupBroadcast({{ name }}0{{ part }}, {{ j }}u){% else %}{{ name }}{{ j }}{{ part }}{% endif %}{% endmacro %}
 {# Components i*4 .. of a row that starts at `at` (in units of T), zeros beyond the head's width. #}
-{% macro load(name, at, i) %}{% if VEC %}{{ name }}[{{ at }} + {{ i }}u]{% else %}vec4<f32>({% for c in range(4) %}{{ (name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u]") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
+{% macro load(name, at, i) %}{% if VEC %}vec4<f32>({{ name }}[{{ at }} + {{ i }}u]){% else %}vec4<f32>({% for c in range(4) %}{{ ("f32(" ~ name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u])") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
 {% macro store(at, i, value, factor) %}
 {% if VEC %}
-        d[{{ at }} + {{ i }}u] = {{ value }}{{ factor }};
+        d[{{ at }} + {{ i }}u] = vec4<{{ T5 }}>({{ value }}{{ factor }});
 {% else %}
 {% for n in range(4) %}{% if 4 * i + n < D %}
-        d[{{ at }} + {{ 4 * i + n }}u] = {{ value }}.{{ comp[n] }}{{ factor }};
+        d[{{ at }} + {{ 4 * i + n }}u] = {{ T5 }}({{ value }}.{{ comp[n] }}{{ factor }});
 {% endif %}{% endfor %}
 {% endif %}
 {% endmacro %}

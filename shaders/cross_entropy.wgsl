@@ -3,7 +3,7 @@
 {% include "reduce.wgsl" %}
 struct Params { groups: u32, width: u32, ignored: u32, x_at: u32, labels_at: u32, losses_at: u32, lse_at: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<{{ T1 }}>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lses: array<f32>;
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (lane == 0u) {
         let label = labels[p.labels_at + g];
         // A label beyond the vocabulary reads the last logit: wrong, but within bounds.
-        let chosen = x[row + min(label, p.width - 1u)];
+        let chosen = f32(x[row + min(label, p.width - 1u)]);
         losses[p.losses_at + g] = select((lse.largest - chosen) + lse.log_sum, 0.0, label == p.ignored);
         lses[p.lse_at + g] = lse.largest + lse.log_sum;
     }

@@ -6,11 +6,11 @@ struct Params {
     x_at: u32, labels_at: u32, lse_at: u32, dy_at: u32, dx_at: u32, count_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<{{ T1 }}>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 @group(0) @binding(3) var<storage, read> lses: array<f32>;
 @group(0) @binding(4) var<storage, read> dy: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dx: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dx: array<{{ T5 }}>;
 {% if not ROWS %}
 @group(0) @binding(6) var<storage, read> counts: array<f32>;
 {% endif %}
@@ -26,7 +26,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let x_row = p.x_at + row * p.width;
     let dx_row = p.dx_at + row * p.width;
     if (label == p.ignored) {
-        for (var i = start + lane; i < end; i = i + 64u) { dx[dx_row + i] = 0.0; }
+        for (var i = start + lane; i < end; i = i + 64u) { dx[dx_row + i] = {{ T5 }}(0.0); }
         return;
     }
     let chosen = min(label, p.width - 1u);
@@ -37,6 +37,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let factor = dy[p.dy_at] / counts[p.count_at];
 {% endif %}
     for (var i = start + lane; i < end; i = i + 64u) {
-        dx[dx_row + i] = (exp(x[x_row + i] - lse) - select(0.0, 1.0, i == chosen)) * factor;
+        dx[dx_row + i] = {{ T5 }}((exp(f32(x[x_row + i]) - lse) - select(0.0, 1.0, i == chosen)) * factor);
     }
 }

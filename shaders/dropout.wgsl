@@ -6,9 +6,9 @@ struct Params {
     x_at: u32, rng_at: u32, y_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> x: array<{{ T1 }}>;
 @group(0) @binding(2) var<storage, read> rng: array<u32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<{{ T3 }}>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -16,6 +16,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (i >= p.n) { return; }
     let key = vec2<u32>(rng[p.rng_at], rng[p.rng_at + 1u]);
     let bits = threefry(key, vec2<u32>((p.first + i) / 2u, p.stream));
-    y[p.y_at + i] = select(x[p.x_at + i] * p.factor, 0.0, unit_float(bits.x) < p.rate);
-    if (i + 1u < p.n) { y[p.y_at + i + 1u] = select(x[p.x_at + i + 1u] * p.factor, 0.0, unit_float(bits.y) < p.rate); }
+    y[p.y_at + i] = {{ T3 }}(select(f32(x[p.x_at + i]) * p.factor, 0.0, unit_float(bits.x) < p.rate));
+    if (i + 1u < p.n) { y[p.y_at + i + 1u] = {{ T3 }}(select(f32(x[p.x_at + i + 1u]) * p.factor, 0.0, unit_float(bits.y) < p.rate)); }
 }

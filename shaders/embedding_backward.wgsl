@@ -2,12 +2,14 @@
 // ADD: adds to what earlier passes gave.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
+{% set V = "vec4<" if VEC else "" %}
+{% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 struct Params {
     groups: u32, units: u32, width: u32, dy_at: u32, heads_at: u32, links_at: u32, table_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> dy: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> dy: array<{{ V ~ T1 ~ E }}>;
 @group(0) @binding(2) var<storage, read> heads: array<u32>;
 @group(0) @binding(3) var<storage, read> links: array<u32>;
 @group(0) @binding(4) var<storage, read_write> table: array<{{ T }}>;
@@ -26,7 +28,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         var part = {{ T }}(0.0);
         for (var n = 0u; n < 32u && place != 0u; n = n + 1u) {
             let at = place - 1u;
-            part = part + dy[p.dy_at / {{ W }} + at * p.width + column];
+            part = part + {{ T }}(dy[p.dy_at / {{ W }} + at * p.width + column]);
             place = links[p.links_at + at];
         }
         sum = sum + part;

@@ -4,6 +4,8 @@
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
+{% set V = "vec4<" if VEC else "" %}
+{% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% macro lanes(v) %}{% if VEC %}(({{ v }}.x + {{ v }}.y) + ({{ v }}.z + {{ v }}.w)){% else %}{{ v }}{% endif %}{% endmacro %}
 struct Params {
@@ -11,10 +13,10 @@ struct Params {
     x_at: u32, gamma_at: u32, beta_at: u32, y_at: u32, mean_at: u32, rstd_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> x: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> x: array<{{ V ~ T1 ~ E }}>;
 @group(0) @binding(2) var<storage, read> gamma: array<{{ T }}>;
 @group(0) @binding(3) var<storage, read> beta: array<{{ T }}>;
-@group(0) @binding(4) var<storage, read_write> y: array<{{ T }}>;
+@group(0) @binding(4) var<storage, read_write> y: array<{{ V ~ T4 ~ E }}>;
 @group(0) @binding(5) var<storage, read_write> means: array<f32>;
 @group(0) @binding(6) var<storage, read_write> rstds: array<f32>;
 
@@ -24,12 +26,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (g >= p.groups) { return; }
     let row = p.x_at / {{ W }} + g * p.units;
     var sum = {{ T }}(0.0);
-    for (var i = lane; i < p.units; i = i + {{ WG }}u) { sum = sum + x[row + i]; }
+    for (var i = lane; i < p.units; i = i + {{ WG }}u) { sum = sum + {{ T }}(x[row + i]); }
     let guess = reduce_sum(lane, {{ lanes("sum") }}) * p.inverse_width;
     var off = {{ T }}(0.0);
     var squares = {{ T }}(0.0);
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
-        let d = x[row + i] - guess;
+        let d = {{ T }}(x[row + i]) - guess;
         off = off + d;
         squares = squares + d * d;
     }
@@ -39,7 +41,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let rstd = 1.0 / sqrt(variance + p.epsilon);
     let to = p.y_at / {{ W }} + g * p.units;
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
-        y[to + i] = (x[row + i] - mean) * rstd * gamma[p.gamma_at / {{ W }} + i] + beta[p.beta_at / {{ W }} + i];
+        y[to + i] = {{ V ~ T4 ~ E }}(({{ T }}(x[row + i]) - mean) * rstd * gamma[p.gamma_at / {{ W }} + i] + beta[p.beta_at / {{ W }} + i]);
     }
     if (lane == 0u) {
         means[p.mean_at + g] = mean;

@@ -3,6 +3,8 @@
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
+{% set V = "vec4<" if VEC else "" %}
+{% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% macro lanes(v) %}{% if VEC %}(({{ v }}.x + {{ v }}.y) + ({{ v }}.z + {{ v }}.w)){% else %}{{ v }}{% endif %}{% endmacro %}
 struct Params {
@@ -10,12 +12,12 @@ struct Params {
     dy_at: u32, x_at: u32, gamma_at: u32, mean_at: u32, rstd_at: u32, dx_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> dy: array<{{ T }}>;
-@group(0) @binding(2) var<storage, read> x: array<{{ T }}>;
+@group(0) @binding(1) var<storage, read> dy: array<{{ V ~ T1 ~ E }}>;
+@group(0) @binding(2) var<storage, read> x: array<{{ V ~ T2 ~ E }}>;
 @group(0) @binding(3) var<storage, read> gamma: array<{{ T }}>;
 @group(0) @binding(4) var<storage, read> means: array<f32>;
 @group(0) @binding(5) var<storage, read> rstds: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dx: array<{{ T }}>;
+@group(0) @binding(6) var<storage, read_write> dx: array<{{ V ~ T6 ~ E }}>;
 
 @compute @workgroup_size({{ WG }})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -29,15 +31,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var sum_d = {{ T }}(0.0);
     var sum_dh = {{ T }}(0.0);
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
-        let d = dy[dy_row + i] * gamma[p.gamma_at / {{ W }} + i];
+        let d = {{ T }}(dy[dy_row + i]) * gamma[p.gamma_at / {{ W }} + i];
         sum_d = sum_d + d;
-        sum_dh = sum_dh + d * ((x[x_row + i] - mean) * rstd);
+        sum_dh = sum_dh + d * (({{ T }}(x[x_row + i]) - mean) * rstd);
     }
     let mean_d = reduce_sum(lane, {{ lanes("sum_d") }}) * p.inverse_width;
     let mean_dh = reduce_sum(lane, {{ lanes("sum_dh") }}) * p.inverse_width;
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
-        let d = dy[dy_row + i] * gamma[p.gamma_at / {{ W }} + i];
-        let h = (x[x_row + i] - mean) * rstd;
-        dx[dx_row + i] = rstd * (d - mean_d - h * mean_dh);
+        let d = {{ T }}(dy[dy_row + i]) * gamma[p.gamma_at / {{ W }} + i];
+        let h = ({{ T }}(x[x_row + i]) - mean) * rstd;
+        dx[dx_row + i] = {{ V ~ T6 ~ E }}(rstd * (d - mean_d - h * mean_dh));
     }
 }

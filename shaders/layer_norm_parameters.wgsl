@@ -6,8 +6,8 @@ struct Params {
     dy_at: u32, x_at: u32, mean_at: u32, rstd_at: u32, y_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> dy: array<f32>;
-@group(0) @binding(2) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> dy: array<{{ T1 }}>;
+@group(0) @binding(2) var<storage, read> x: array<{{ T2 }}>;
 @group(0) @binding(3) var<storage, read> means: array<f32>;
 @group(0) @binding(4) var<storage, read> rstds: array<f32>;
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
@@ -25,8 +25,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var beta = 0.0;
     for (var row = block * p.part; row < end; row = row + 1u) {
         let at = row * p.width + column;
-        let d = dy[p.dy_at + at];
-        gamma = gamma + d * ((x[p.x_at + at] - means[p.mean_at + row]) * rstds[p.rstd_at + row]);
+        let d = f32(dy[p.dy_at + at]);
+        gamma = gamma + d * ((f32(x[p.x_at + at]) - means[p.mean_at + row]) * rstds[p.rstd_at + row]);
         beta = beta + d;
     }
     let to = p.y_at + block * 2u * p.width + column;

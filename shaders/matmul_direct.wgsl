@@ -59,28 +59,28 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for c in range(COLS) %}
 {% if BT %}
 {% for j in range(4) %}
-        let t{{ c }}_{{ j }} = b[b_{{ c }}_{{ j }} + k{{ " / 4u" if K4 else "" }}];
+        let t{{ c }}_{{ j }} = {{ "vec4<f32>" if K4 else "f32" }}(b[b_{{ c }}_{{ j }} + k{{ " / 4u" if K4 else "" }}]);
 {% endfor %}
 {% endif %}
 {% for i in range(STEPS) %}
 {% if BT %}
         let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}t{{ c }}_{{ j }}{{ ("." ~ comp[i]) if K4 else "" }}{{ "" if loop.last else ", " }}{% endfor %});
 {% elif BVEC %}
-        let w{{ i }}_{{ c }} = b[b_{{ c }} + (k + {{ i }}u) * (p.ldb / 4u)];
+        let w{{ i }}_{{ c }} = vec4<f32>(b[b_{{ c }} + (k + {{ i }}u) * (p.ldb / 4u)]);
 {% else %}
-        let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}b[b_{{ c }}_{{ j }} + (k + {{ i }}u) * p.ldb]{{ "" if loop.last else ", " }}{% endfor %});
+        let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}f32(b[b_{{ c }}_{{ j }} + (k + {{ i }}u) * p.ldb]){{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
 {% endfor %}
 {% endfor %}
 {% macro load_a(l) %}
 {% if not AT %}
-        let x{{ l }} = a[a_{{ l }} + k{{ " / 4u" if K4 else "" }}];
+        let x{{ l }} = {{ "vec4<f32>" if K4 else "f32" }}(a[a_{{ l }} + k{{ " / 4u" if K4 else "" }}]);
 {% else %}
 {% for i in range(STEPS) %}
 {% if AVEC %}
-        let x{{ l }}_{{ i }} = a[a_{{ l }} + (k + {{ i }}u) * (p.lda / 4u)];
+        let x{{ l }}_{{ i }} = vec4<f32>(a[a_{{ l }} + (k + {{ i }}u) * (p.lda / 4u)]);
 {% else %}
-        let x{{ l }}_{{ i }} = vec4<f32>({% for j in range(4) %}a[a_{{ l }}_{{ j }} + (k + {{ i }}u) * p.lda]{{ "" if loop.last else ", " }}{% endfor %});
+        let x{{ l }}_{{ i }} = vec4<f32>({% for j in range(4) %}f32(a[a_{{ l }}_{{ j }} + (k + {{ i }}u) * p.lda]){{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
 {% endfor %}
 {% endif %}

@@ -28,10 +28,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
     for (var k = lane; k < p.k / {{ W }}; k = k + {{ WG }}u) {
 {% for r in range(ROWS) %}
-        let x{{ r }} = a[a_{{ r }} + k];
+        let x{{ r }} = {{ T }}(a[a_{{ r }} + k]);
 {% endfor %}
 {% for c in range(COLS) %}
-        let w{{ c }} = b[b_{{ c }} + k];
+        let w{{ c }} = {{ T }}(b[b_{{ c }} + k]);
 {% for r in range(ROWS) %}
         s{{ r }}_{{ c }} = fma(x{{ r }}, w{{ c }}, s{{ r }}_{{ c }});
 {% endfor %}

@@ -7,9 +7,9 @@ var<workgroup> partial: array<vec4<f32>, 64>;
 
 fn load_b(at: u32, n: u32) -> vec4<f32> {
 {% if BVEC %}
-    return b[(at + min(n, p.n - 4u)) / 4u];
+    return vec4<f32>(b[(at + min(n, p.n - 4u)) / 4u]);
 {% else %}
-    return vec4<f32>(b[at + min(n, p.n - 1u)], b[at + min(n + 1u, p.n - 1u)], b[at + min(n + 2u, p.n - 1u)], b[at + min(n + 3u, p.n - 1u)]);
+    return vec4<f32>({% for i in range(4) %}f32(b[at + min(n + {{ i }}u, p.n - 1u)]){{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
 }
 
@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     for (var k = part; k < p.k; k = k + 4u) {
         let w = load_b(b_at + k * p.ldb, n0);
 {% for r in range(ROWS) %}
-        s{{ r }} = fma(vec4<f32>(a[a_{{ r }} + k]), w, s{{ r }});
+        s{{ r }} = fma(vec4<f32>(f32(a[a_{{ r }} + k])), w, s{{ r }});
 {% endfor %}
     }
     let y0 = batch * p.y_batch;

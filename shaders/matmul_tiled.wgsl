@@ -27,12 +27,12 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec
     if (row >= rows || column >= columns) { return vec4<f32>(); }
     let place = at + row * p.ld{{ o }} + column;
 {% if VEC %}
-    return {{ o }}[place / 4u];
+    return vec4<f32>({{ o }}[place / 4u]);
 {% else %}
-    var v = vec4<f32>({{ o }}[place], 0.0, 0.0, 0.0);
-    if (column + 1u < columns) { v.y = {{ o }}[place + 1u]; }
-    if (column + 2u < columns) { v.z = {{ o }}[place + 2u]; }
-    if (column + 3u < columns) { v.w = {{ o }}[place + 3u]; }
+    var v = vec4<f32>(f32({{ o }}[place]), 0.0, 0.0, 0.0);
+    if (column + 1u < columns) { v.y = f32({{ o }}[place + 1u]); }
+    if (column + 2u < columns) { v.z = f32({{ o }}[place + 2u]); }
+    if (column + 3u < columns) { v.w = f32({{ o }}[place + 3u]); }
     return v;
 {% endif %}
 }

@@ -2,22 +2,24 @@
 //   y = activation(alpha * sum + before + bias[n]) + residual
 // `before` is what an earlier dispatch over another range of k left in y. KEEP also writes the value before the activation.
 // With YVEC y, bias, residual and pre are arrays of vec4s, and n is a multiple of 4.
-// The including kernel defines: y, and where flagged bias, residual, pre; p with n, alpha and the `_at` words.
+// The including kernel defines, as matmul_bindings.wgsl does: y, and where flagged bias, residual, pre; p with n, alpha and the
+// `_at` words.
 {% if ACT != "none" %}
 {% include "gelu.wgsl" %}
 {% endif %}
 {% set T = "vec4<f32>" if YVEC else "f32" %}
+{% macro stored(type) %}{{ "vec4<" ~ type ~ ">" if YVEC else type }}{% endmacro %}
 {% macro place(name, index) %}{{ name }}[{% if YVEC %}(p.{{ name }}_at + {{ index }}) / 4u{% else %}p.{{ name }}_at + {{ index }}{% endif %}]{% endmacro %}
 fn finish(sum: {{ T }}, at: u32, n: u32) {
     var value = p.alpha * sum;
 {% if ACC %}
-    value = value + {{ place("y", "at") }};
+    value = value + {{ T }}({{ place("y", "at") }});
 {% endif %}
 {% if BIAS %}
-    value = value + {{ place("bias", "n") }};
+    value = value + {{ T }}({{ place("bias", "n") }});
 {% endif %}
 {% if KEEP %}
-    {{ place("pre", "at") }} = value;
+    {{ place("pre", "at") }} = {{ stored(types[2 + BIAS + RESIDUAL + 1]) }}(value);
 {% endif %}
 {% if ACT != "none" and YVEC %}
     value = vec4<f32>(gelu_{{ ACT }}(value.x), gelu_{{ ACT }}(value.y), gelu_{{ ACT }}(value.z), gelu_{{ ACT }}(value.w));
@@ -25,9 +27,9 @@ fn finish(sum: {{ T }}, at: u32, n: u32) {
     value = gelu_{{ ACT }}(value);
 {% endif %}
 {% if RESIDUAL %}
-    value = value + {{ place("residual", "at") }};
+    value = value + {{ T }}({{ place("residual", "at") }});
 {% endif %}
-    {{ place("y", "at") }} = value;
+    {{ place("y", "at") }} = {{ stored(T3) }}(value);
 }
 // Four neighbouring columns from n, of which those beyond the edge are not written.
 fn finish_four(sum: vec4<f32>, at: u32, n: u32) {

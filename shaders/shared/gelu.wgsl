@@ -26,9 +26,10 @@ fn erf(at: f32) -> f32 {
     return x * p / q;
 }
 
-// The exact form, x Phi(x) = 0.5 x (1 + erf(x / sqrt(2))).
+// The exact form, x Phi(x) = 0.5 x (1 + erf(x / sqrt(2))). Below -4 sqrt(2) it is 0 to 4e-8: where a division is not exact (a
+// GPU's need not be), erf may miss -1 by its last bit, which a large x would make much of.
 fn gelu_erf(x: f32) -> f32 {
-    return 0.5 * x * (1.0 + erf(0.7071067811865476 * x));
+    return select(0.5 * x * (1.0 + erf(0.7071067811865476 * x)), 0.0, x < -5.656854);
 }
 
 // Phi(x) + x phi(x). Beyond 10 it is 0 or 1 to the last bit.

@@ -6,7 +6,7 @@ fn log_sum_exp(lane: u32, row: u32, width: u32) -> LogSumExp {
     var largest = -3.4028234e38;
     var sum = 0.0;
     for (var i = lane; i < width; i = i + {{ WG }}u) {
-        let v = x[row + i];
+        let v = f32(x[row + i]);
         let e = exp(-abs(v - largest));
         sum = select(sum + e, sum * e + 1.0, v > largest);
         largest = max(largest, v);

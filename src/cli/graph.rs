@@ -8,9 +8,9 @@ use super::{
 use shaderlm::{
     checkpoint::write_atomic,
     gpu::Capabilities,
-    graph::{Graph, Row, decisions, dot, gradients, rows},
+    graph::{Graph, PlanOptions, Row, decisions, dot, gradients, rows},
     models::{Inputs, Mode, Model, Parameter, SHAKESPEARE},
-    ops::{Tensor, TensorType},
+    ops::{Precision, Tensor, TensorType},
 };
 use std::{error::Error, io::Write, path::PathBuf};
 
@@ -33,6 +33,9 @@ pub struct PlanArgs {
     /// With the loss and the backward pass
     #[arg(long)]
     backward: bool,
+    /// What the plan may round
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     #[command(flatten)]
     pub device: DeviceArgs,
 }
@@ -62,7 +65,8 @@ impl GraphCommand {
                 &portable
             }
         };
-        let table = rows(&g, &outputs, caps)?;
+        let options = self.plan.options();
+        let table = rows(&g, &outputs, caps, &options)?;
         let mut out = std::io::stdout().lock();
         writeln!(out, "plan for {}", engine.device_name())?;
         // As wide as the longest entry: an operation with several outputs has several shapes.
@@ -90,7 +94,7 @@ impl GraphCommand {
             total(|r| r.flops) as f64 / 1e9,
             parameters.iter().map(|p| p.shape.elements()).sum::<usize>()
         )?;
-        let choices = decisions(&g, &outputs, caps)?;
+        let choices = decisions(&g, &outputs, caps, &options)?;
         if !choices.is_empty() {
             writeln!(out, "kernels that were chosen")?;
         }
@@ -118,6 +122,11 @@ pub struct Recorded {
 }
 
 impl PlanArgs {
+    /// How to plan.
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions { precision: self.precision, ..PlanOptions::default() }
+    }
+
     /// Records the model, with the loss and its gradients if they are wanted.
     pub fn record(&self) -> Result<Recorded, Box<dyn Error>> {
         let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;

@@ -30,7 +30,7 @@ impl Tune {
         let Recorded { graph: g, outputs, .. } = self.plan.record()?;
         let mut engine = self.plan.device.engine()?;
         let bar = progress_bar(0, "measuring  {bar:24} {pos}/{len}  {eta} left")?;
-        let found = engine.tune(&g, &outputs, &mut |done, all| {
+        let found = engine.tune(&g, &outputs, &self.plan.options(), &mut |done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         })?;

@@ -21,6 +21,6 @@ pub use cooperative::{Cooperative, Scalar};
 pub use device::{Capabilities, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use pipeline::{Access, Bound, Pipeline};
-pub use shader::{Define, Kernel};
+pub use shader::{Define, ELEMENT_TYPES, Kernel};
 pub use timing::{Stopwatch, Timestamps};
 pub use tuning::{Autotune, Timings, Tuning};

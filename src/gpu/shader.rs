@@ -49,6 +49,10 @@ macro_rules! kernel {
     };
 }
 
+/// Defines that name the element types of bindings 1, 2, ...: `f32`, unless the variant says `f16`. Kernels that know them
+/// compute in f32 and convert where they load and store.
+pub const ELEMENT_TYPES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10"];
+
 /// Files that kernels include.
 const SHARED: [(&str, &str); 8] = [
     ("epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
@@ -102,17 +106,16 @@ impl Kernel {
         for (name, source) in SHARED {
             environment.add_template(name, source).map_err(fail)?;
         }
-        let context: BTreeMap<&str, Value> = self
-            .defines
-            .iter()
-            .map(|(key, value)| {
-                (*key, match value {
-                    Define::Int(n) => Value::from(*n),
-                    Define::Flag(on) => Value::from(*on),
-                    Define::Text(word) => Value::from(*word),
-                })
+        let mut context: BTreeMap<&str, Value> = ELEMENT_TYPES.into_iter().map(|key| (key, Value::from("f32"))).collect();
+        context.extend(self.defines.iter().map(|(key, value)| {
+            (*key, match value {
+                Define::Int(n) => Value::from(*n),
+                Define::Flag(on) => Value::from(*on),
+                Define::Text(word) => Value::from(*word),
             })
-            .collect();
-        environment.render_str(self.source, context).map_err(fail)
+        }));
+        let wgsl = environment.render_str(self.source, context).map_err(fail)?;
+        let half = ELEMENT_TYPES.iter().any(|key| self.defines.contains_key(key));
+        Ok(if half && !wgsl.contains("enable f16;") { format!("enable f16;\n{wgsl}") } else { wgsl })
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{
     GraphError,
-    plan::{GpuPlan, Plan, PlanOptions, lower},
+    lowered::lower,
+    plan::{GpuPlan, Plan, PlanOptions},
     profile::{self, Profiler},
     record::Graph,
 };
 use crate::{
     gpu::{Autotune, Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
-    ops::{DType, HostData, HostTensor, Tensor, TensorType},
+    ops::{DType, HostData, HostTensor, Precision, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -187,12 +188,13 @@ impl Engine {
                 let mut lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 // What is run only to choose a kernel is no part of the work.
                 let measuring = options.choice.is_some();
-                if !measuring && self.tune_unasked(&graph, &lowered)? {
+                if !measuring && self.tune_unasked(&graph, &lowered, options)? {
                     lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 }
                 let profiler = self.profiler.as_ref().filter(|_| !measuring);
                 Plan::on_gpu(GpuPlan::new(gpu, &graph, outputs, &lowered, &self.variables, options, profiler)?)
             }
+            None if options.precision == Precision::Mixed => return Err(GraphError::Precision("the CPU".into())),
             None => Plan::on_cpu(graph, outputs, options, self.profiler.as_ref()),
         })
     }

@@ -29,6 +29,9 @@ pub enum GraphError {
         /// The type it has.
         expected: String,
     },
+    /// A mixed plan for an adapter without 16-bit floats, which is named.
+    #[error("mixed precision needs 16-bit floats in shaders, which {0} does not have; --precision f32 works everywhere")]
+    Precision(String),
     /// A tensor was asked for that the plan does not keep, or fed that is no input of it.
     #[error("tensor {0} is not {1} of this plan")]
     NotPlanned(u32, &'static str),

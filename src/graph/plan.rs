@@ -4,14 +4,14 @@ use super::{
     Engine, GraphError,
     arena::{self, Need},
     engine::{Stored, Variable, device_bytes, from_device_bytes},
-    fuse,
     host::{evaluate_watched, live_nodes},
+    lowered::{Lowered, Step},
     profile::{self, Profiled, Profiler},
-    record::{Graph, Leaf, Node, Source},
+    record::{Graph, Leaf, Source},
 };
 use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu},
-    ops::{DType, Decision, Dispatch, HostTensor, Lowering, Operand, Recorder, Tensor, TensorType},
+    ops::{DType, HostTensor, Precision, Recorder, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -24,6 +24,8 @@ pub struct PlanOptions {
     pub sentinel: u64,
     /// Leave every operation its own dispatches.
     pub no_fusion: bool,
+    /// What may be rounded.
+    pub precision: Precision,
     /// The kernel to take wherever there is a choice, for measuring.
     pub choice: Option<usize>,
 }
@@ -58,88 +60,6 @@ const SENTINEL: u8 = 0xA5;
 const FLOPS_A_SUBMISSION: u64 = 50_000_000_000;
 /// And after this many dispatches.
 const DISPATCHES_A_SUBMISSION: usize = 4096;
-
-/// A planned dispatch, for tables.
-#[derive(Debug, Clone)]
-pub(super) struct Step {
-    /// Index into the plan's nodes.
-    pub node: usize,
-    /// What runs.
-    pub dispatch: Dispatch,
-}
-
-/// A graph lowered for an adapter: everything but memory.
-pub(super) struct Lowered {
-    pub nodes: Vec<Node>,
-    pub steps: Vec<Step>,
-    pub roots: Vec<Root>,
-    pub operands: HashMap<Tensor, Operand>,
-    /// Choices between kernels, with their nodes.
-    pub decisions: Vec<(Decision, usize)>,
-}
-
-/// A piece of memory.
-#[derive(Debug, Clone)]
-pub(super) struct Root {
-    pub elements: usize,
-    pub leaf: Option<Leaf>,
-}
-
-/// Fuses, resolves views, and lowers every node.
-pub(super) fn lower(
-    caps: &crate::gpu::Capabilities,
-    g: &Graph,
-    outputs: &[Tensor],
-    options: &PlanOptions,
-) -> Result<Lowered, GraphError> {
-    let live = live_nodes(g, outputs);
-    let nodes = if options.no_fusion {
-        live.iter().map(|&i| g.nodes()[i].clone()).collect()
-    } else {
-        fuse::fused(g, &live, outputs)
-    };
-    let mut roots: Vec<Root> = Vec::new();
-    let mut operands: HashMap<Tensor, Operand> = HashMap::new();
-    let operand = |tensor: Tensor, roots: &mut Vec<Root>, operands: &mut HashMap<Tensor, Operand>| {
-        operands
-            .entry(tensor)
-            .or_insert_with(|| {
-                let leaf = match g.source(tensor) {
-                    Source::Leaf(leaf) => Some(leaf.clone()),
-                    Source::Node(_) => None,
-                };
-                roots.push(Root { elements: g.ty(tensor).elements(), leaf });
-                Operand { root: roots.len() - 1, at: 0, ty: g.ty(tensor).clone() }
-            })
-            .clone()
-    };
-    let (mut steps, mut decisions) = (Vec::new(), Vec::new());
-    for (index, node) in nodes.iter().enumerate() {
-        let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
-        let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
-        if let Some(start) = node.op.view(&types) {
-            let ty = g.ty(node.outputs[0]).clone();
-            operands.insert(node.outputs[0], Operand { root: inputs[0].root, at: inputs[0].at + start, ty });
-            continue;
-        }
-        let results: Vec<_> = node.outputs.iter().map(|&t| operand(t, &mut roots, &mut operands)).collect();
-        let mut lowering = Lowering::new(caps, inputs, results, roots.len());
-        lowering.forced = options.choice;
-        node.op.lower(&mut lowering).map_err(|mut error| {
-            if error.context.is_empty() {
-                error.context = format!("{} in {}", node.op.name(), node.layer);
-            }
-            error
-        })?;
-        roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None }));
-        decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
-        steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
-    }
-    for &tensor in outputs {
-        operand(tensor, &mut roots, &mut operands);
-    }
-    Ok(Lowered { nodes, steps, roots, operands, decisions })
-}
 
 /// A plan on an adapter.
 pub struct GpuPlan {
@@ -186,7 +106,7 @@ impl GpuPlan {
             .iter()
             .map(|&r| {
                 let (first, last) = life[r].unwrap_or_default();
-                Need { bytes: roots[r].elements as u64 * 4, first, last }
+                Need { bytes: roots[r].bytes(), first, last }
             })
             .collect();
         // With sentinels every tensor has memory of its own, so that an overrun meets a sentinel and not a neighbour.
@@ -215,7 +135,7 @@ impl GpuPlan {
             memory[root] = Some((buffer, options.sentinel));
         }
         for (index, root) in roots.iter().enumerate() {
-            let bytes = root.elements as u64 * 4;
+            let bytes = root.bytes();
             memory[index] = match &root.leaf {
                 None => continue,
                 Some(Leaf::Variable(name)) => {
@@ -256,9 +176,10 @@ impl GpuPlan {
                 let Some((buffer, base)) = &memory[window.root] else {
                     return Err(GraphError::NotPlanned(window.root as u32, "memory"));
                 };
-                let start = window.start as u64 * 4;
+                let size = window.storage.bytes();
+                let start = window.start as u64 * size;
                 let aligned = start - start % gpu.caps.alignment;
-                let end = (start + window.len as u64 * 4).next_multiple_of(16);
+                let end = (start + window.len as u64 * size).next_multiple_of(16);
                 let bytes = (end - aligned).min(buffer.bytes - base - aligned);
                 slices.push(BufferSlice { buffer: buffer.clone(), offset: base + aligned, bytes });
             }
@@ -275,7 +196,7 @@ impl GpuPlan {
 
         // Cut long plans into submissions. A dispatch has a share of its operation's FLOPs, by its workgroups.
         let mut groups_of = vec![0u64; nodes.len()];
-        for step in steps {
+        for step in steps.iter().filter(|step| !step.rounding) {
             groups_of[step.node] += u64::from(step.dispatch.groups);
         }
         let flops: Vec<_> = nodes
@@ -287,6 +208,9 @@ impl GpuPlan {
             .collect();
         stats.flops = flops.iter().zip(&groups_of).filter(|(_, groups)| **groups > 0).map(|(f, _)| f).sum();
         let share = |step: &Step| {
+            if step.rounding {
+                return 0;
+            }
             let part = f64::from(step.dispatch.groups) / groups_of[step.node] as f64;
             (flops[step.node] as f64 * part).round() as u64
         };

@@ -1,6 +1,6 @@
 //! A graph as a table and as Graphviz.
 
-use super::{GraphError, plan::{PlanOptions, lower}, record::{Graph, Leaf, Source}};
+use super::{GraphError, PlanOptions, lowered::lower, record::{Graph, Leaf, Source}};
 use crate::{gpu::{Capabilities, Kernel}, ops::{Decision, Recorder, Tensor}};
 use std::fmt::Write;
 
@@ -21,12 +21,12 @@ pub struct Row {
     pub flops: u64,
 }
 
-/// The plan of `g` for an adapter with capabilities `caps`, as rows of a table.
+/// The plan of `g` by `options` for an adapter with capabilities `caps`, as rows of a table.
 ///
 /// # Errors
 /// An operation does not fit the adapter.
-pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Row>, GraphError> {
-    let lowered = lower(caps, g, outputs, &PlanOptions::default())?;
+pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Result<Vec<Row>, GraphError> {
+    let lowered = lower(caps, g, outputs, options)?;
     Ok(lowered
         .nodes
         .iter()
@@ -57,13 +57,13 @@ pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Ro
         .collect())
 }
 
-/// Choices between kernels in the plan of `g`, each kind of work once.
+/// Choices between kernels in the plan of `g` by `options`, each kind of work once.
 ///
 /// # Errors
 /// An operation does not fit the adapter.
-pub fn decisions(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<Vec<Decision>, GraphError> {
+pub fn decisions(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Result<Vec<Decision>, GraphError> {
     let mut all: Vec<Decision> = Vec::new();
-    for (decision, _) in lower(caps, g, outputs, &PlanOptions::default())?.decisions {
+    for (decision, _) in lower(caps, g, outputs, options)?.decisions {
         if !all.iter().any(|other| other.work == decision.work) {
             all.push(decision);
         }
@@ -71,7 +71,7 @@ pub fn decisions(g: &Graph, outputs: &[Tensor], caps: &Capabilities) -> Result<V
     Ok(all)
 }
 
-/// The kernels, each in its variant, that the plan of `g` dispatches on an adapter with capabilities `caps`.
+/// The kernels, each in its variant, that the plan of `g` by `options` dispatches on an adapter with capabilities `caps`.
 ///
 /// # Errors
 /// An operation does not fit the adapter.

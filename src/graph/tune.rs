@@ -3,7 +3,7 @@
 
 use super::{
     Engine, GraphError, PlanOptions,
-    plan::{Lowered, lower},
+    lowered::{Lowered, lower},
     record::{Graph, Node},
 };
 use crate::{
@@ -62,7 +62,7 @@ fn error(found: &[HostTensor<f32>], expected: &[HostTensor<f32>]) -> f64 {
 }
 
 impl Engine {
-    /// Measures the kernels of every choice in the plan of `graph` that was not measured before, and returns what it found.
+    /// Measures the kernels of every choice in the plan of `graph` by `options` that was not measured before, and returns what it found.
     /// `progress` is told how many are done, and of how many. Nothing on the CPU.
     ///
     /// # Errors
@@ -71,15 +71,16 @@ impl Engine {
         &mut self,
         graph: &Graph,
         outputs: &[Tensor],
+        options: &PlanOptions,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = &self.gpu else { return Ok(Vec::new()) };
-        let lowered = lower(&gpu.caps, graph, outputs, &PlanOptions::default())?;
-        self.tune_within(graph, &lowered, None, progress)
+        let lowered = lower(&gpu.caps, graph, outputs, options)?;
+        self.tune_within(graph, &lowered, options, None, progress)
     }
 
     /// What [`compile`](Self::compile) does by the policy, and whether anything was found.
-    pub(super) fn tune_unasked(&mut self, graph: &Graph, lowered: &Lowered) -> Result<bool, GraphError> {
+    pub(super) fn tune_unasked(&mut self, graph: &Graph, lowered: &Lowered, options: &PlanOptions) -> Result<bool, GraphError> {
         let Some(gpu) = &self.gpu else { return Ok(false) };
         let budget = match gpu.caps.tuning.policy {
             Autotune::Off => return Ok(false),
@@ -89,7 +90,7 @@ impl Engine {
             Autotune::Full => None,
         };
         let begin = Instant::now();
-        let found = self.tune_within(graph, lowered, budget, &mut |_, _| {})?;
+        let found = self.tune_within(graph, lowered, options, budget, &mut |_, _| {})?;
         self.tuned += begin.elapsed();
         Ok(!found.is_empty())
     }
@@ -98,6 +99,7 @@ impl Engine {
         &mut self,
         graph: &Graph,
         lowered: &Lowered,
+        options: &PlanOptions,
         budget: Option<Duration>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
@@ -118,7 +120,7 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let timings = self.measure(graph, &lowered.nodes[node], decision)?;
+            let timings = self.measure(graph, &lowered.nodes[node], decision, options)?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
             found.push(Tuned { work: decision.work.clone(), timings, rule });
@@ -128,14 +130,14 @@ impl Engine {
     }
 
     /// Times each kernel of a choice on an operation of these sizes.
-    fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision) -> Result<Timings, GraphError> {
+    fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
         let mut timings = Timings::new();
         let mut expected: Option<Vec<HostTensor<f32>>> = None;
         for (choice, kernel) in decision.kernels.iter().enumerate() {
             let mut g = Graph::new();
             let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
             let outputs = g.record(node.op.clone(), &inputs)?;
-            let options = PlanOptions { choice: Some(choice), ..PlanOptions::default() };
+            let options = PlanOptions { choice: Some(choice), precision: options.precision, ..PlanOptions::default() };
             // With a choice given nothing is measured.
             let mut plan = self.compile(g, &outputs, &options)?;
             for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {

@@ -194,6 +194,13 @@ impl Operation for Attention {
         (s.b * s.h * s.t * s.t * s.d) as u64 * if self.causal { 2 } else { 4 }
     }
 
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, i: usize) -> bool {
+        i == 0
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (qkv, o, lse) = (cx.input(0), cx.output(0), cx.output(1));
         let keys = (cx.inputs.len() > 1).then(|| cx.input(1));

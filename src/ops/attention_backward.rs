@@ -26,6 +26,13 @@ impl Operation for AttentionBackward {
         (s.b * s.h * s.t * s.t * s.d) as u64 * if self.0.causal { 7 } else { 14 }
     }
 
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 || i == 1 || i == 3 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (qkv, o, lse, dy, dqkv) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
         let keys = (cx.inputs.len() > 4).then(|| cx.input(4));

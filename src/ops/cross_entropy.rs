@@ -112,6 +112,9 @@ impl Operation for CrossEntropyRows {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         5 * inputs[0].elements() as u64
     }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (losses, lse) = (cx.output(0), cx.output(1));
         lower_rows(cx, self.ignore, &losses, &lse)
@@ -144,6 +147,9 @@ impl Operation for CrossEntropy {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         5 * inputs[0].elements() as u64
     }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let labels = cx.input(1);
         let (loss, lse, count) = (cx.output(0), cx.output(1), cx.output(2));
@@ -174,6 +180,12 @@ impl Operation for CrossEntropyBackward {
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         5 * inputs[0].elements() as u64
+    }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, labels, lse, dy, dx) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));

@@ -46,6 +46,12 @@ impl Operation for Dropout {
         let Some(dy) = node.grads[0] else { return Ok(vec![None, None]) };
         Ok(vec![Some(dropout(g, dy, self.rate, self.stream, node.inputs[1])?), None])
     }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, rng, y) = (cx.input(0), cx.input(1), cx.output(0));
         for range in cx.row_ranges(x.ty.elements(), 1)? {

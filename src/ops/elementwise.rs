@@ -132,6 +132,13 @@ impl Operation for Binary {
         Ok(vec![da, db])
     }
 
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (a, b, y) = (cx.input(0), cx.input(1), cx.output(0));
         let (n, period) = (a.ty.elements(), b.ty.elements().max(1));
@@ -181,6 +188,13 @@ impl Operation for Scale {
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
         Ok(vec![Some(scale(g, dy, self.0)?)])
+    }
+
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {

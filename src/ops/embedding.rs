@@ -51,6 +51,9 @@ impl Operation for Embedding {
     fn picks(&self, i: usize, _inputs: &[TensorType], outputs: &[TensorType]) -> Option<u64> {
         (i == 0).then(|| outputs[0].bytes())
     }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (table, ids, y) = (cx.input(0), cx.input(1), cx.output(0));
         let (rows, width) = (table.ty.shape.rows(), table.ty.shape.width());
@@ -93,6 +96,9 @@ impl Operation for EmbeddingBackward {
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         inputs[0].elements() as u64
+    }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (dy, ids, table) = (cx.input(0), cx.input(1), cx.output(0));

@@ -105,6 +105,12 @@ impl Operation for Activation {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         10 * inputs[0].elements() as u64
     }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         lower(cx, self.0, false)
     }
@@ -128,6 +134,12 @@ impl Operation for ActivationBackward {
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         20 * inputs[0].elements() as u64
+    }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         lower(cx, self.0, true)

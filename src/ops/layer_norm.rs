@@ -87,6 +87,12 @@ impl Operation for LayerNorm {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         8 * inputs[0].elements() as u64
     }
+    fn half_input(&self, i: usize) -> Half {
+        if i == 0 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, i: usize) -> bool {
+        i == 0
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, gamma, beta) = (cx.input(0), cx.input(1), cx.input(2));
         let (y, mean, rstd) = (cx.output(0), cx.output(1), cx.output(2));
@@ -142,6 +148,12 @@ impl Operation for LayerNormInput {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         12 * inputs[0].elements() as u64
     }
+    fn half_input(&self, i: usize) -> Half {
+        if i < 2 { Half::Accepted } else { Half::Never }
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (dy, x, gamma, mean, rstd) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.input(4));
         let dx = cx.output(0);
@@ -190,6 +202,9 @@ impl Operation for LayerNormParameters {
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         5 * inputs[0].elements() as u64
+    }
+    fn half_input(&self, i: usize) -> Half {
+        if i < 2 { Half::Accepted } else { Half::Never }
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (dy, x, mean, rstd) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3));

@@ -1,8 +1,48 @@
 //! From an operation to dispatches: which kernel, which windows of which tensors, how many workgroups.
 
 use super::{OpError, tensor::TensorType};
-use crate::gpu::{Access, Capabilities, Kernel};
+use crate::gpu::{Access, Capabilities, ELEMENT_TYPES, Kernel};
 use std::ops::Range;
+
+/// What a plan may round on the way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
+pub enum Precision {
+    /// Everything is in 32-bit floats
+    #[default]
+    F32,
+    /// Weights and activations are rounded to 16-bit floats; sums, statistics, weight gradients and the optimizer are in 32-bit ones
+    Mixed,
+}
+
+/// How an element is stored. Kernels compute in 32 bits whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// 32 bits: a float, or an unsigned integer.
+    F32,
+    /// A 16-bit float.
+    F16,
+}
+
+impl Storage {
+    /// The size of an element.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
+/// Whether an operation's kernels take an input in 16-bit floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// No.
+    Never,
+    /// Yes, where it is stored so.
+    Accepted,
+    /// Yes, and a weight is to be rounded for it.
+    Wanted,
+}
 
 /// A tensor during lowering: a place in memory that has no address yet.
 #[derive(Debug, Clone)]
@@ -11,6 +51,8 @@ pub struct Operand {
     pub root: usize,
     /// First element within that memory.
     pub at: usize,
+    /// How its elements are stored.
+    pub storage: Storage,
     /// Element type and shape.
     pub ty: TensorType,
 }
@@ -22,7 +64,7 @@ impl Operand {
     }
     /// A range of its elements.
     pub fn part(&self, range: Range<usize>) -> Window {
-        Window { root: self.root, start: self.at + range.start, len: range.len() }
+        Window { root: self.root, start: self.at + range.start, len: range.len(), storage: self.storage }
     }
     /// A range of rows, each `width` elements long.
     pub fn rows(&self, rows: Range<usize>, width: usize) -> Window {
@@ -39,6 +81,8 @@ pub struct Window {
     pub start: usize,
     /// Number of elements.
     pub len: usize,
+    /// How they are stored.
+    pub storage: Storage,
 }
 
 impl Window {
@@ -80,6 +124,8 @@ pub struct Lowering<'a> {
     pub scratch: Vec<usize>,
     /// Root of the first scratch memory.
     pub first_scratch: usize,
+    /// What may be rounded.
+    pub precision: Precision,
     /// The kernel to take wherever there is a choice, for measuring.
     pub forced: Option<usize>,
     /// Choices between kernels.
@@ -89,7 +135,7 @@ pub struct Lowering<'a> {
 /// A choice between kernels.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The kind of work: operation, layout, sizes.
+    /// The kind of work: operation, layout, sizes, and precision where it is not f32.
     pub work: String,
     /// The kernels that can do it; others are checked against the first.
     pub kernels: Vec<String>,
@@ -104,7 +150,17 @@ pub struct Decision {
 impl<'a> Lowering<'a> {
     /// A lowering of one operation. Scratch memory is numbered from `first_scratch`.
     pub fn new(caps: &'a Capabilities, inputs: Vec<Operand>, outputs: Vec<Operand>, first_scratch: usize) -> Self {
-        Self { caps, inputs, outputs, dispatches: Vec::new(), scratch: Vec::new(), first_scratch, forced: None, decisions: Vec::new() }
+        Self {
+            caps,
+            inputs,
+            outputs,
+            dispatches: Vec::new(),
+            scratch: Vec::new(),
+            first_scratch,
+            precision: Precision::F32,
+            forced: None,
+            decisions: Vec::new(),
+        }
     }
 
     /// Input `i`.
@@ -123,14 +179,18 @@ impl<'a> Lowering<'a> {
         Operand {
             root: self.first_scratch + self.scratch.len() - 1,
             at: 0,
+            storage: Storage::F32,
             ty: TensorType::f32([elements]),
         }
     }
 
     /// The kernel to take of `kernels`, which all can do `work`: the fastest, where that was measured, else number `rule`.
-    pub fn choose(&mut self, work: String, kernels: Vec<String>, rule: usize, flops: u64) -> usize {
+    pub fn choose(&mut self, mut work: String, kernels: Vec<String>, rule: usize, flops: u64) -> usize {
         if kernels.len() < 2 {
             return 0;
+        }
+        if self.precision == Precision::Mixed {
+            work.push_str(" mixed");
         }
         if let Some(forced) = self.forced {
             return forced.min(kernels.len() - 1);
@@ -142,15 +202,15 @@ impl<'a> Lowering<'a> {
 
     /// Elements between the start of the binding (which must be aligned) and the start of the window.
     pub fn residual(&self, window: &Window) -> usize {
-        window.start % self.alignment()
+        window.start % (self.caps.alignment / window.storage.bytes()).max(1) as usize
     }
 
-    /// Alignment of a binding's start, elements.
+    /// Alignment of a binding's start, elements, however they are stored.
     fn alignment(&self) -> usize {
-        (self.caps.alignment / 4).max(1) as usize
+        (self.caps.alignment / Storage::F16.bytes()).max(1) as usize
     }
 
-    /// The most elements a window may have and still fit a binding, wherever it starts.
+    /// The most elements a window may have and still fit a binding, wherever it starts and however they are stored.
     pub fn max_elements(&self) -> usize {
         (self.caps.max_binding / 4) as usize - self.alignment()
     }
@@ -204,7 +264,7 @@ impl<'a> Lowering<'a> {
             return Ok(());
         }
         for (window, _) in bindings {
-            let bytes = (self.residual(window) + window.len) as u64 * 4;
+            let bytes = (self.residual(window) + window.len) as u64 * window.storage.bytes();
             if bytes > self.caps.max_binding {
                 return Err(OpError::new(format!(
                     "kernel {} needs a binding of {bytes} bytes; the adapter's largest is {}",
@@ -214,6 +274,12 @@ impl<'a> Lowering<'a> {
         }
         if groups as u64 > u64::from(self.caps.max_groups).pow(2).min(u64::from(u32::MAX)) {
             return Err(OpError::new(format!("kernel {} needs {groups} workgroups, too many", kernel.name)));
+        }
+        let mut kernel = kernel;
+        for (word, (window, _)) in ELEMENT_TYPES.into_iter().zip(bindings) {
+            if window.storage == Storage::F16 {
+                kernel = kernel.with(word, "f16");
+            }
         }
         let mut words = vec![groups as u32];
         words.extend_from_slice(params);

@@ -8,7 +8,7 @@ pub mod random;
 mod tensor;
 
 pub use host::{HostData, HostTensor, Real, Reference};
-pub use lower::{Decision, Dispatch, Lowering, Operand, Window};
+pub use lower::{Decision, Dispatch, Half, Lowering, Operand, Precision, Storage, Window};
 pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};
@@ -160,6 +160,16 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Bytes of input `i` that are read, where that is not all of it: the rows of a table that ids pick.
     fn picks(&self, _i: usize, _inputs: &[TensorType], _outputs: &[TensorType]) -> Option<u64> {
         None
+    }
+
+    /// Whether kernels take input `i` in 16-bit floats.
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Never
+    }
+
+    /// Whether kernels can leave output `i` in 16-bit floats.
+    fn half_output(&self, _i: usize) -> bool {
+        false
     }
 
     /// The same work as `self` followed by `next`, which takes `self`'s first output as its input `position`, if one kernel

@@ -147,6 +147,9 @@ impl Operation for SumLeading {
         let leading = g.ty(node.inputs[0]).shape.0[..self.0].to_vec();
         Ok(vec![Some(record_one(g, RepeatLeading(leading), &[dy])?)])
     }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let y = cx.output(0);
         let width = y.ty.elements();

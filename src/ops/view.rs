@@ -200,6 +200,12 @@ impl Operation for Slice {
         let size = g.ty(node.inputs[0]).shape.0[self.axis];
         Ok(vec![Some(record_one(g, Pad { axis: self.axis, start: self.range.start, size }, &[dy])?)])
     }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, y) = (cx.input(0), cx.output(0));
         let [before, total, after] = fold(&x.ty.shape, self.axis);
@@ -304,6 +310,12 @@ impl Operation for Transpose {
         let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
         Ok(vec![Some(transpose(g, dy, self.0, self.1)?)])
     }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, y) = (cx.input(0), cx.output(0));
         let (sizes, from, to) = self.plan(&x.ty.shape)?;
@@ -349,6 +361,12 @@ impl Operation for Concat {
             start += size;
         }
         Ok(grads)
+    }
+    fn half_input(&self, _i: usize) -> Half {
+        Half::Accepted
+    }
+    fn half_output(&self, _i: usize) -> bool {
+        true
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let y = cx.output(0);

@@ -5,7 +5,7 @@ use crate::{
     gpu::{Access, Bound, Gpu, Stopwatch},
     graph::{
         GraphError,
-        plan::Lowered,
+        lowered::Lowered,
         record::{Graph, Node},
     },
     ops::{Recorder, Tensor, TensorType},
@@ -20,7 +20,7 @@ pub fn dispatches(lowered: &Lowered, g: &Graph, shares: &[u64]) -> Vec<About> {
         let (inputs, outputs) = (types(&node.inputs), types(&node.outputs));
         let updates = node.op.updates();
         let bytes = |window: &crate::ops::Window, access: Access| {
-            let bytes = window.len as u64 * 4;
+            let bytes = window.len as u64 * window.storage.bytes();
             let input = (0..node.inputs.len()).find(|&i| lowered.operands[&node.inputs[i]].root == window.root);
             match input {
                 // Read and written.

@@ -196,6 +196,19 @@ impl Operation for MatMul {
         Ok(grads)
     }
 
+    fn half_input(&self, i: usize) -> Half {
+        match i {
+            0 | 1 => Half::Wanted,
+            // The bias is small, and a residual no weight.
+            _ if self.bias && i == 2 => Half::Never,
+            _ => Half::Accepted,
+        }
+    }
+
+    fn half_output(&self, _i: usize) -> bool {
+        true
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let sizes = self.sizes(&cx.inputs[0].ty.shape, &cx.inputs[1].ty.shape)?;
         kernels::lower(self, sizes, cx)

@@ -1,0 +1,195 @@
+//! Kernels on memory of 16-bit floats: each operation that takes or gives it, against f64 on numbers that 16 bits hold.
+
+use crate::harness::{Bound, Case, engine, engine_as_hardware};
+use half::f16;
+use shaderlm::{
+    graph::{Engine, GraphError, PlanOptions, kernels},
+    ops::{self, Gelu, HostTensor, Layout, Mask, OpError, Precision, Tensor, TensorType},
+};
+
+/// Half the distance of neighbouring 16-bit floats, as a part of them, is 2^-11; a result may be rounded twice, by itself and by the
+/// product that it came from.
+const ROUNDING: Bound = Bound::Within(1.5e-3);
+
+/// Normal numbers that 16 bits hold, stored in 16 bits.
+fn half<const N: usize>(c: &mut Case, shape: [usize; N]) -> Tensor {
+    let data: Vec<f32> = c.normal(shape.iter().product()).into_iter().map(|x| f16::from_f32(x / 2.0).to_f32()).collect();
+    let x = c.feed(shape, data);
+    ops::scale(&mut c.g, x, 1.0).unwrap()
+}
+
+/// Runs `record` on every engine without fusion, so that what goes in and comes out is in 16 bits, and holds it against f64. `takes`
+/// words of element types are to be among the kernels' labels.
+fn check(what: &str, expected: &[&str], record: impl Fn(&mut Case) -> Result<Vec<Tensor>, OpError>) {
+    for engine in [engine(), engine_as_hardware()] {
+        let mut c = Case::new();
+        let results = record(&mut c).unwrap_or_else(|e| panic!("{what}: {e}"));
+        // What the host reads is never in 16 bits, but what it is scaled from can be.
+        let outputs: Vec<_> = results.into_iter().map(|y| ops::scale(&mut c.g, y, 1.0).unwrap()).collect();
+        let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, ..PlanOptions::default() };
+        let caps = engine.capabilities().unwrap();
+        let labels: Vec<_> = kernels(&c.g, &outputs, caps, &options).unwrap().iter().map(|k| k.label()).collect();
+        for expected in expected {
+            assert!(labels.iter().any(|l| l.contains(expected)), "{what}: no kernel {expected} among {labels:?}");
+        }
+        c.check_with(engine, options, what, &outputs, ROUNDING);
+    }
+}
+
+#[test]
+fn products_of_every_layout_and_size() {
+    for (m, n, k) in [(1, 5, 3), (7, 64, 33), (12, 20, 16), (33, 65, 64), (70, 132, 20)] {
+        for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let layout = Layout { transpose_a, transpose_b, alpha: 0.5 / (k as f32).sqrt() };
+            check(&format!("{m}x{n}x{k} {transpose_a} {transpose_b}"), &["T1=f16,T2=f16,T3=f16"], |c| {
+                let a = half(c, if transpose_a { [k, m] } else { [m, k] });
+                let b = half(c, if transpose_b { [n, k] } else { [k, n] });
+                let y = ops::matmul_with(&mut c.g, a, b, None, layout)?;
+                Ok(vec![y])
+            });
+        }
+    }
+}
+
+#[test]
+fn epilogues_of_products() {
+    // With fusion: what the epilogue reads and writes besides is in 16 bits too.
+    for make in [engine, engine_as_hardware] {
+        for width in [20, 33] {
+            let engine = make();
+            let mut c = Case::new();
+            let (a, residual) = (half(&mut c, [9, 16]), half(&mut c, [9, width]));
+            let data = c.normal(16 * width).into_iter().map(|x| f16::from_f32(x / 8.0).to_f32()).collect();
+            let w = c.variable("w", HostTensor::floats([16, width], data));
+            let data = c.normal(width);
+            let bias = c.variable("bias", HostTensor::floats([width], data));
+            let before = ops::linear(&mut c.g, a, w, bias).unwrap();
+            let y = ops::gelu(&mut c.g, before, Gelu::Tanh).unwrap();
+            let added = ops::linear(&mut c.g, a, w, bias).unwrap();
+            let added = ops::add(&mut c.g, added, residual).unwrap();
+            // What was before the activation is wanted as well: it is kept.
+            let outputs: Vec<_> = [before, y, added].into_iter().map(|y| ops::mul(&mut c.g, y, y).unwrap()).collect();
+            let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
+            let labels: Vec<_> =
+                kernels(&c.g, &outputs, engine.capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
+            let all = labels.join(" ");
+            // One rounded copy of the weight serves both products.
+            assert_eq!(all.matches("round_half").count(), 1, "{all}");
+            for word in ["KEEP", "RESIDUAL", "T5=f16"] {
+                assert!(all.contains(word), "{word} in {all}");
+            }
+            c.check_with(engine, options, &format!("epilogues, width {width}"), &outputs, Bound::Within(4e-3));
+        }
+    }
+}
+
+#[test]
+fn attention_and_its_gradient() {
+    for (t, heads, d, causal) in [(1, 1, 4, false), (9, 2, 8, true), (33, 3, 5, true), (65, 1, 64, false)] {
+        check(&format!("attention {t} {heads} {d} {causal}"), &["attention{", "attention_backward{", "T5=f16"], |c| {
+            let qkv = half(c, [2, t, 3 * heads * d]);
+            let y = ops::attention(&mut c.g, qkv, heads, Mask { causal, keys: None })?;
+            let w = half(c, [2, t, heads * d]);
+            let product = ops::mul(&mut c.g, y, w)?;
+            let loss = ops::sum(&mut c.g, product)?;
+            let dqkv = shaderlm::graph::gradients(&mut c.g, loss, &[qkv])?[0].unwrap();
+            Ok(vec![y, dqkv])
+        });
+    }
+}
+
+#[test]
+fn the_other_operations() {
+    for width in [1, 5, 64, 132] {
+        check(&format!("layer norm, width {width}"), &["layer_norm{", "layer_norm_input{"], |c| {
+            let x = half(c, [7, width]);
+            let data = c.normal(width);
+            let gamma = c.feed([width], data);
+            let beta = c.feed([width], vec![0.25; width]);
+            let y = ops::layer_norm(&mut c.g, x, gamma, beta, 1e-2)?;
+            let w = half(c, [7, width]);
+            let product = ops::mul(&mut c.g, y, w)?;
+            let loss = ops::sum(&mut c.g, product)?;
+            let grads = shaderlm::graph::gradients(&mut c.g, loss, &[x, gamma])?;
+            Ok(vec![y, grads[0].unwrap(), grads[1].unwrap()])
+        });
+        check(&format!("element by element, width {width}"), &["gelu{", "binary{"], |c| {
+            let (x, b) = (half(c, [7, width]), half(c, [7, width]));
+            let row = half(c, [width]);
+            let both = ops::add(&mut c.g, x, b)?;
+            let by_row = ops::mul(&mut c.g, both, row)?;
+            let y = ops::gelu(&mut c.g, by_row, Gelu::Erf)?;
+            let halves = [ops::slice(&mut c.g, y, 1, 0..width.div_ceil(2))?, x];
+            Ok(vec![y, ops::concat(&mut c.g, &halves, 1)?])
+        });
+        check(&format!("embedding and sums, width {width}"), &["embedding{", "embedding_backward{", "sum_leading{T1=f16"], |c| {
+            let data = c.normal(11 * width);
+            let table = c.feed([11, width], data);
+            let ids = c.random_ids([2, 9], 11);
+            let x = ops::embedding(&mut c.g, table, ids)?;
+            let w = half(c, [2, 9, width]);
+            let y = ops::mul(&mut c.g, x, w)?;
+            let loss = ops::sum(&mut c.g, y)?;
+            let grad = shaderlm::graph::gradients(&mut c.g, loss, &[table])?[0].unwrap();
+            Ok(vec![y, grad, ops::sum_leading(&mut c.g, y, 2)?])
+        });
+    }
+}
+
+#[test]
+fn cross_entropy_and_its_gradient() {
+    for vocab in [1, 5, 300] {
+        check(&format!("cross-entropy over {vocab}"), &["cross_entropy{", "cross_entropy_backward{"], |c| {
+            let logits = half(c, [6, vocab]);
+            let labels = c.random_ids([6], vocab as u32);
+            let loss = ops::cross_entropy(&mut c.g, logits, labels, ops::IGNORE)?;
+            let grad = shaderlm::graph::gradients(&mut c.g, loss, &[logits])?[0].unwrap();
+            Ok(vec![loss, grad])
+        });
+    }
+}
+
+#[test]
+fn an_odd_number_of_elements_from_the_middle() {
+    // Windows that begin in the middle of an aligned piece, of an odd length.
+    check("an odd row of a stored matrix", &["T1=f16"], |c| {
+        let x = half(c, [3, 1021]);
+        let row = ops::slice(&mut c.g, x, 0, 1..2)?;
+        let y = ops::gelu(&mut c.g, row, Gelu::Tanh)?;
+        Ok(vec![y])
+    });
+}
+
+#[test]
+fn a_weight_is_rounded_again_after_an_update() {
+    let mut engine = engine();
+    let mut g = shaderlm::graph::Graph::new();
+    let w = g.variable("w", TensorType::f32([4, 4])).unwrap();
+    let x = g.input("x", TensorType::f32([4, 4]));
+    let hyper = g.input("hyper", TensorType::f32([3]));
+    let before = ops::matmul(&mut g, x, w).unwrap();
+    ops::sgd(&mut g, w, x, None, hyper, None, ops::Sgd { momentum: 0.0, weight_decay: 0.0, rate_scale: 1.0 }).unwrap();
+    let after = ops::matmul(&mut g, x, w).unwrap();
+    let eye: Vec<f32> = (0..16).map(|i| if i % 5 == 0 { 1.0 } else { 0.0 }).collect();
+    engine.set("w", &HostTensor::floats([4, 4], vec![2.0; 16])).unwrap();
+    let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
+    let mut plan = engine.compile(g, &[before, after], &options).unwrap();
+    plan.set(x, HostTensor::floats([4, 4], eye.clone())).unwrap();
+    plan.set(hyper, HostTensor::floats([3], vec![0.5, 1.0, 1.0])).unwrap();
+    plan.run(&mut engine).unwrap();
+    assert_eq!(plan.get(before).unwrap().f(), &[2.0; 16]);
+    let expected: Vec<f32> = eye.iter().map(|e| 2.0 - 0.5 * e).collect();
+    assert_eq!(plan.get(after).unwrap().f(), &expected[..]);
+}
+
+#[test]
+fn the_cpu_has_no_mixed_plans() {
+    let mut g = shaderlm::graph::Graph::new();
+    let x = g.input("x", TensorType::f32([4]));
+    let y = ops::scale(&mut g, x, 2.0).unwrap();
+    let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
+    match Engine::cpu().compile(g, &[y], &options) {
+        Err(GraphError::Precision(who)) => assert_eq!(who, "the CPU"),
+        other => panic!("{:?}", other.err()),
+    }
+}

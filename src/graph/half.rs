@@ -1,0 +1,100 @@
+//! What a mixed plan keeps in 16-bit floats (Micikevicius et al., "Mixed precision training", 2018): activations between
+//! operations whose kernels take them so, and a rounded copy of each weight that products read. The weights themselves, their
+//! gradients, statistics and whatever the host reads stay in 32 bits.
+
+use super::{
+    lowered::Root,
+    record::{Leaf, Node},
+};
+use crate::{
+    gpu::{Capabilities, Kernel},
+    kernel,
+    ops::{DType, Dispatch, Half, Lowering, OpError, Operand, Storage, Tensor, TensorType},
+};
+use std::collections::HashMap;
+
+/// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads.
+pub(super) fn storages(nodes: &[Node], roots: &[Root], operands: &HashMap<Tensor, Operand>, outputs: &[Tensor]) -> Vec<Storage> {
+    let mut half: Vec<_> = roots.iter().map(|root| root.leaf.is_none()).collect();
+    for node in nodes {
+        let types: Vec<_> = node.inputs.iter().map(|t| operands[t].ty.clone()).collect();
+        if node.op.view(&types).is_some() {
+            continue;
+        }
+        for (i, tensor) in node.inputs.iter().enumerate() {
+            half[operands[tensor].root] &= operands[tensor].ty.dtype == DType::F32 && node.op.half_input(i) != Half::Never;
+        }
+        for i in node.op.updates() {
+            half[operands[&node.inputs[i]].root] = false;
+        }
+        for (i, tensor) in node.outputs.iter().enumerate() {
+            half[operands[tensor].root] &= operands[tensor].ty.dtype == DType::F32 && node.op.half_output(i);
+        }
+    }
+    for tensor in outputs {
+        half[operands[tensor].root] = false;
+    }
+    half.into_iter().map(|half| if half { Storage::F16 } else { Storage::F32 }).collect()
+}
+
+/// Rounded copies of weights, by the weight's memory.
+#[derive(Default)]
+pub(super) struct Roundings(HashMap<usize, usize>);
+
+/// Lanes of a workgroup of `round_half`.
+const LANES: usize = 64;
+
+impl Roundings {
+    /// Gives `node` the rounded copies of the weights that it wants in 16 bits, and returns the dispatches that make those that
+    /// are not there yet.
+    pub fn round_weights(
+        &mut self,
+        caps: &Capabilities,
+        node: &Node,
+        inputs: &mut [Operand],
+        roots: &mut Vec<Root>,
+    ) -> Result<Vec<Dispatch>, OpError> {
+        let mut dispatches = Vec::new();
+        for (i, input) in inputs.iter_mut().enumerate() {
+            let weight = matches!(roots[input.root].leaf, Some(Leaf::Variable(_)));
+            if !weight || node.op.half_input(i) != Half::Wanted {
+                continue;
+            }
+            let root = match self.0.get(&input.root) {
+                Some(&known) => known,
+                None => {
+                    let elements = roots[input.root].elements;
+                    roots.push(Root { elements, leaf: None, storage: Storage::F16 });
+                    let copy = roots.len() - 1;
+                    let whole = |root, storage| Operand { root, at: 0, storage, ty: TensorType::f32([elements]) };
+                    let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
+                    round(&mut cx, &whole(input.root, Storage::F32), &whole(copy, Storage::F16))?;
+                    dispatches.append(&mut cx.dispatches);
+                    self.0.insert(input.root, copy);
+                    copy
+                }
+            };
+            *input = Operand { root, storage: Storage::F16, ..input.clone() };
+        }
+        Ok(dispatches)
+    }
+
+    /// A weight that `node` has changed is to be rounded again before its next use.
+    pub fn forget_updated(&mut self, node: &Node, operands: &HashMap<Tensor, Operand>) {
+        for i in node.op.updates() {
+            self.0.remove(&operands[&node.inputs[i]].root);
+        }
+    }
+}
+
+/// `to = from`, rounded to the nearest, ties to even.
+fn round(cx: &mut Lowering<'_>, from: &Operand, to: &Operand) -> Result<(), OpError> {
+    for range in cx.row_ranges(from.ty.elements(), 1)? {
+        let (x, y) = (from.part(range.clone()), to.part(range.clone()));
+        let vec4 = cx.vec4(range.len(), &[&x, &y]);
+        let units = if vec4 { range.len() / 4 } else { range.len() };
+        let kernel: Kernel = kernel!("round_half").with("VEC", vec4);
+        cx.dispatch(kernel, &[x.read(), y.write()], &[units as u32], units.div_ceil(LANES))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! A graph lowered for an adapter: everything but memory.
+
+use super::{
+    GraphError, PlanOptions,
+    fuse,
+    half::{Roundings, storages},
+    host::live_nodes,
+    record::{Graph, Leaf, Node, Source},
+};
+use crate::{
+    gpu::Capabilities,
+    ops::{Decision, Dispatch, Lowering, Operand, Precision, Recorder, Storage, Tensor},
+};
+use std::collections::HashMap;
+
+/// A planned dispatch, for tables.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    /// Index into the plan's nodes.
+    pub node: usize,
+    /// What runs.
+    pub dispatch: Dispatch,
+    /// It rounds a weight that the node takes in 16 bits: work of the plan's own, none of the operation's.
+    pub rounding: bool,
+}
+
+/// A graph lowered for an adapter.
+pub(super) struct Lowered {
+    pub nodes: Vec<Node>,
+    pub steps: Vec<Step>,
+    pub roots: Vec<Root>,
+    pub operands: HashMap<Tensor, Operand>,
+    /// Choices between kernels, with their nodes.
+    pub decisions: Vec<(Decision, usize)>,
+}
+
+/// A piece of memory.
+#[derive(Debug, Clone)]
+pub(super) struct Root {
+    pub elements: usize,
+    pub leaf: Option<Leaf>,
+    pub storage: Storage,
+}
+
+impl Root {
+    /// Its size, bytes; whole words, as buffers are.
+    pub fn bytes(&self) -> u64 {
+        (self.elements as u64 * self.storage.bytes()).next_multiple_of(4)
+    }
+}
+
+/// Fuses, resolves views, decides what is stored in 16 bits, and lowers every node.
+pub(super) fn lower(
+    caps: &Capabilities,
+    g: &Graph,
+    outputs: &[Tensor],
+    options: &PlanOptions,
+) -> Result<Lowered, GraphError> {
+    if options.precision == Precision::Mixed && !caps.f16 {
+        return Err(GraphError::Precision(caps.name.clone()));
+    }
+    let live = live_nodes(g, outputs);
+    let nodes = if options.no_fusion {
+        live.iter().map(|&i| g.nodes()[i].clone()).collect()
+    } else {
+        fuse::fused(g, &live, outputs)
+    };
+    let (mut roots, mut operands) = place(g, &nodes, outputs);
+    if options.precision == Precision::Mixed {
+        for (root, storage) in storages(&nodes, &roots, &operands, outputs).into_iter().enumerate() {
+            roots[root].storage = storage;
+        }
+        operands.values_mut().for_each(|operand| operand.storage = roots[operand.root].storage);
+    }
+    let (mut steps, mut decisions) = (Vec::new(), Vec::new());
+    let mut roundings = Roundings::default();
+    for (index, node) in nodes.iter().enumerate() {
+        let mut inputs: Vec<_> = node.inputs.iter().map(|t| operands[t].clone()).collect();
+        let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
+        if node.op.view(&types).is_some() {
+            continue;
+        }
+        let in_context = |mut error: crate::ops::OpError| {
+            if error.context.is_empty() {
+                error.context = format!("{} in {}", node.op.name(), node.layer);
+            }
+            error
+        };
+        if options.precision == Precision::Mixed {
+            let rounded = roundings.round_weights(caps, node, &mut inputs, &mut roots).map_err(in_context)?;
+            steps.extend(rounded.into_iter().map(|dispatch| Step { node: index, dispatch, rounding: true }));
+        }
+        let results: Vec<_> = node.outputs.iter().map(|t| operands[t].clone()).collect();
+        let mut lowering = Lowering::new(caps, inputs, results, roots.len());
+        lowering.precision = options.precision;
+        lowering.forced = options.choice;
+        node.op.lower(&mut lowering).map_err(in_context)?;
+        roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None, storage: Storage::F32 }));
+        decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
+        steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch, rounding: false }));
+        roundings.forget_updated(node, &operands);
+    }
+    Ok(Lowered { nodes, steps, roots, operands, decisions })
+}
+
+/// A piece of memory for every tensor; views share their source's.
+fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<Tensor, Operand>) {
+    let (mut roots, mut operands): (Vec<Root>, HashMap<Tensor, Operand>) = (Vec::new(), HashMap::new());
+    let mut operand = |tensor: Tensor, operands: &mut HashMap<Tensor, Operand>| {
+        operands
+            .entry(tensor)
+            .or_insert_with(|| {
+                let leaf = match g.source(tensor) {
+                    Source::Leaf(leaf) => Some(leaf.clone()),
+                    Source::Node(_) => None,
+                };
+                roots.push(Root { elements: g.ty(tensor).elements(), leaf, storage: Storage::F32 });
+                Operand { root: roots.len() - 1, at: 0, storage: Storage::F32, ty: g.ty(tensor).clone() }
+            })
+            .clone()
+    };
+    for node in nodes {
+        let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut operands)).collect();
+        let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
+        if let Some(start) = node.op.view(&types) {
+            let ty = g.ty(node.outputs[0]).clone();
+            operands.insert(node.outputs[0], Operand { at: inputs[0].at + start, ty, ..inputs[0] });
+            continue;
+        }
+        for &output in &node.outputs {
+            operand(output, &mut operands);
+        }
+    }
+    for &tensor in outputs {
+        operand(tensor, &mut operands);
+    }
+    (roots, operands)
+}
