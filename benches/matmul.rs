@@ -6,7 +6,7 @@ use clap::Parser;
 use common::{Case, Figure, Numbers, Output, Report, Shape, noise, run_plan};
 use shaderlm::{
     graph::{Engine, Graph, Plan, PlanOptions, decisions},
-    ops::{self, HostTensor, Layout, Precision, Tensor, TensorType},
+    ops::{self, HostTensor, Layout, Precision, Recorder, Tensor, TensorType},
 };
 use std::{
     error::Error,

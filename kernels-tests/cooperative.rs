@@ -8,13 +8,13 @@ use half::f16;
 use shaderlm::{
     gpu::{Capabilities, Gpu, GpuOptions},
     graph::{Engine, PlanOptions, decisions, evaluate},
-    ops::{self, Gelu, HostTensor, Layout, Tensor, TensorType},
+    ops::{self, Gelu, HostTensor, Layout, Precision, Tensor, TensorType},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
 /// The plans in which such kernels may be chosen.
 fn mixed() -> PlanOptions {
-    PlanOptions::default()
+    PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() }
 }
 
 /// The adapter under test.
@@ -69,8 +69,8 @@ fn epilogue(c: &mut Case, kind: &str, (a, b): (Tensor, Tensor), [m, n]: [usize; 
 const EPILOGUES: [&str; 5] = ["none", "bias", "activation", "activation, and what it is of", "residual"];
 
 /// The places of kernels with cooperative matrices among those that can do the first product, and their names.
-fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities) -> Vec<(usize, String)> {
-    let list = decisions(&c.g, outputs, caps).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Vec<(usize, String)> {
+    let list = decisions(&c.g, outputs, caps, options).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
     list.into_iter().enumerate().filter(|(_, name)| name.starts_with("cooperative")).collect()
 }
 
@@ -79,24 +79,45 @@ fn small(name: &str) -> bool {
     ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile)) && !["by 32x32, ", "by 64x64, "].iter().any(|tile| name.contains(tile))
 }
 
-/// Runs each kernel with cooperative matrices that is `wanted` on what `make` records, and notes their names.
+/// How operands are stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stored {
+    In32,
+    In16,
+    /// The first in 16 bits, the second in 32.
+    First16,
+}
+use Stored::{First16, In16, In32};
+
+/// Runs each kernel with cooperative matrices that is `wanted` on what `make` records, and notes their names. `make` gives what
+/// is compared, and the operands.
 fn each(
     what: &str,
     open: fn() -> Engine,
     wanted: fn(&str) -> bool,
+    stored: &[Stored],
     seen: &mut BTreeSet<String>,
-    mut make: impl FnMut(&mut Case) -> Vec<Tensor>,
+    mut make: impl FnMut(&mut Case) -> (Vec<Tensor>, (Tensor, Tensor)),
 ) {
-    let mut c = Case::new();
-    let outputs = make(&mut c);
-    let list = cooperative(&c, &outputs, open().capabilities().unwrap());
-    assert!(!list.is_empty(), "{what}: no kernel with cooperative matrices");
-    for (choice, name) in list.into_iter().filter(|(_, name)| wanted(name)) {
-        let mut c = Case::new();
-        let outputs = make(&mut c);
-        let options = PlanOptions { choice: Some(choice), ..mixed() };
-        c.check_planned(open(), &options, &format!("{what}, {name}"), &outputs, Bound::Nmse);
-        seen.insert(name);
+    for &stored in stored {
+        let mut make = |choice| {
+            let mut c = Case::new();
+            let (outputs, (a, b)) = make(&mut c);
+            let halves = match stored {
+                In32 => vec![],
+                In16 => vec![a, b],
+                First16 => vec![a],
+            };
+            (c, outputs, PlanOptions { choice, halves, ..mixed() })
+        };
+        let (c, outputs, options) = make(None);
+        let list = cooperative(&c, &outputs, open().capabilities().unwrap(), &options);
+        assert!(!list.is_empty(), "{what}: no kernel with cooperative matrices");
+        for (choice, name) in list.into_iter().filter(|(_, name)| wanted(name)) {
+            let (c, outputs, options) = make(Some(choice));
+            c.check_with(open(), options, &format!("{what}, stored {stored:?}, {name}"), &outputs, Bound::Nmse);
+            seen.insert(name);
+        }
     }
 }
 
@@ -114,21 +135,22 @@ fn every_layout_size_and_kernel() {
     for (ta, tb) in LAYOUTS {
         for shape in SHAPES {
             let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7 };
-            each(&format!("{shape:?}, transposed {ta} {tb}"), engine, small, &mut seen, |c| {
+            each(&format!("{shape:?}, transposed {ta} {tb}"), engine, small, &[In32, In16], &mut seen, |c| {
                 let operands = product(c, shape, (ta, tb));
-                epilogue(c, "none", operands, [shape[0], shape[1]], layout)
+                (epilogue(c, "none", operands, [shape[0], shape[1]], layout), operands)
             });
         }
     }
     // Tiles of whole sizes, and one that is not in any direction.
-    for (layout, shape) in [(LAYOUTS[0], [128, 128, 64]), (LAYOUTS[3], [130, 132, 36])] {
-        each(&format!("{shape:?}, transposed {layout:?}"), engine, |_| true, &mut seen, |c| {
+    let large = [(LAYOUTS[0], [128, 128, 64], &[In16][..]), (LAYOUTS[3], [128, 128, 64], &[In16]), (LAYOUTS[3], [130, 132, 36], &[First16])];
+    for (layout, shape, stored) in large {
+        each(&format!("{shape:?}, transposed {layout:?}"), engine, |_| true, stored, &mut seen, |c| {
             let operands = product(c, shape, layout);
             let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, alpha: -0.7 };
-            epilogue(c, "none", operands, [shape[0], shape[1]], settings)
+            (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
         });
     }
-    for part in ["one set", "two sets", "k in "] {
+    for part in ["one set", "two sets", "from storage", "k in "] {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
 }
@@ -139,11 +161,12 @@ fn every_epilogue() {
     capabilities();
     let mut seen = BTreeSet::new();
     for kind in EPILOGUES {
-        for (shape, layout) in [([65, 44, 24], LAYOUTS[0]), ([32, 67, 40], LAYOUTS[1]), ([64, 32, 32], LAYOUTS[3])] {
+        let cases = [([65, 44, 24], LAYOUTS[0], In32), ([32, 67, 40], LAYOUTS[1], First16), ([64, 32, 32], LAYOUTS[3], In16)];
+        for (shape, layout, stored) in cases {
             let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, ..Layout::default() };
-            each(&format!("{kind}, {shape:?}, transposed {layout:?}"), engine_as_hardware, small, &mut seen, |c| {
+            each(&format!("{kind}, {shape:?}, transposed {layout:?}"), engine_as_hardware, small, &[stored], &mut seen, |c| {
                 let operands = product(c, shape, layout);
-                epilogue(c, kind, operands, [shape[0], shape[1]], settings)
+                (epilogue(c, kind, operands, [shape[0], shape[1]], settings), operands)
             });
         }
     }
@@ -157,11 +180,11 @@ fn batches() {
     for [m, n, k] in [[17, 12, 20], [32, 32, 16], [65, 33, 7]] {
         for (ta, tb) in LAYOUTS {
             let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 1.5 };
-            each(&format!("6 of [{m},{n},{k}], transposed {ta} {tb}"), engine, small, &mut seen, |c| {
+            each(&format!("6 of [{m},{n},{k}], transposed {ta} {tb}"), engine, small, &[In32, In16], &mut seen, |c| {
                 let (x, w) = (halves(c, 6 * m * k), halves(c, 6 * k * n));
                 let a = c.feed(if ta { [2, 3, k, m] } else { [2, 3, m, k] }, x);
                 let b = c.feed(if tb { [2, 3, n, k] } else { [2, 3, k, n] }, w);
-                vec![ops::matmul_with(&mut c.g, a, b, None, layout).unwrap()]
+                (vec![ops::matmul_with(&mut c.g, a, b, None, layout).unwrap()], (a, b))
             });
         }
     }
@@ -175,12 +198,12 @@ fn operands_larger_than_a_binding() {
     // Rows of b are cut at 128 MiB.
     let [m, n, k] = [9, 4096, 9001];
     let mut seen = BTreeSet::new();
-    each(&format!("[{m},{n},{k}]"), engine_within_default_limits, small, &mut seen, |c| {
+    each(&format!("[{m},{n},{k}]"), engine_within_default_limits, small, &[In32], &mut seen, |c| {
         let few: Vec<f32> = halves(c, 4096);
         let a = c.feed([m, k], (0..m * k).map(|i| few[i % 4093]).collect());
         let b = c.feed([k, n], (0..k * n).map(|i| few[i % 4091]).collect());
         let bias = c.input([n]);
-        vec![ops::linear(&mut c.g, a, b, bias).unwrap()]
+        (vec![ops::linear(&mut c.g, a, b, bias).unwrap()], (a, b))
     });
 }
 
@@ -203,7 +226,7 @@ fn operands_are_rounded_and_nothing_else() {
     let y = record(&mut rounded, a, b);
     let (feeds, mut variables) = rounded.in_f64();
     let expected = evaluate(&rounded.g, &feeds, &mut variables, &[y]).remove(&y).unwrap();
-    let list = cooperative(&rounded, &[y], engine().capabilities().unwrap());
+    let list = cooperative(&rounded, &[y], engine().capabilities().unwrap(), &mixed());
     assert!(!list.is_empty(), "no kernel with cooperative matrices");
     for (choice, name) in list.into_iter().filter(|(_, name)| small(name)) {
         let mut c = Case::new();
@@ -221,5 +244,24 @@ fn operands_are_rounded_and_nothing_else() {
         }
         plan.run(&mut engine).unwrap();
         compare(&name, &plan.get(y).unwrap(), &expected, Bound::Nmse);
+    }
+}
+
+/// A result that only another product reads is stored in 16 bits. These are whole numbers that fit.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn results_in_16_bits() {
+    capabilities();
+    let mut seen = BTreeSet::new();
+    for side in [32, 33, 36] {
+        each(&format!("two products of {side}"), engine, small, &[In32, In16], &mut seen, |c| {
+            let mut whole = || {
+                let numbers = c.normal(side * side).into_iter().map(f32::round).collect();
+                c.feed([side, side], numbers)
+            };
+            let (a, b, d) = (whole(), whole(), whole());
+            let y = ops::matmul(&mut c.g, a, b).unwrap();
+            (vec![ops::matmul(&mut c.g, y, d).unwrap()], (a, b))
+        });
     }
 }

@@ -175,9 +175,9 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
     wanted
 }
 
-/// Products of all layouts and epilogues, of whole tiles, and not, for the kernels with cooperative matrices.
-fn products(g: &mut Graph) -> Vec<Tensor> {
-    let mut wanted = Vec::new();
+/// Products of all layouts and epilogues, of whole tiles, and not, for the kernels with cooperative matrices; and their operands.
+fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
+    let (mut wanted, mut operands) = (Vec::new(), Vec::new());
     for [m, n, k] in [[256, 256, 1024], [129, 130, 36]] {
         for (transpose_a, transpose_b) in [(false, false), (true, true)] {
             let a = g.input("a", TensorType::f32(if transpose_a { [k, m] } else { [m, k] }));
@@ -190,9 +190,10 @@ fn products(g: &mut Graph) -> Vec<Tensor> {
             let residual = ops::matmul_with(g, a, b, Some(bias), layout).unwrap();
             let residual = ops::add(g, plain, residual).unwrap();
             wanted.extend([plain, y, active, residual]);
+            operands.extend([a, b]);
         }
     }
-    wanted
+    (wanted, operands)
 }
 
 /// Every kernel variant that the graphs above take on any of the adapters.
@@ -243,12 +244,15 @@ fn variants() -> BTreeMap<String, Kernel> {
         }
     }
     let mut g = Graph::new();
-    let wanted = products(&mut g);
+    let (wanted, operands) = products(&mut g);
     for caps in adapters_with_matrices() {
-        let list = decisions(&g, &wanted, &caps).unwrap().into_iter().map(|d| d.kernels.len()).max().unwrap();
-        for choice in 0..list {
-            let options = PlanOptions { choice: Some(choice), ..PlanOptions::default() };
-            found.extend(kernels(&g, &wanted, &caps, &options).unwrap().into_iter().map(|kernel| (kernel.label(), kernel)));
+        for halves in [Vec::new(), operands.clone()] {
+            let mixed = PlanOptions { precision: Precision::Mixed, halves, ..PlanOptions::default() };
+            let most = decisions(&g, &wanted, &caps, &mixed).unwrap().into_iter().map(|d| d.kernels.len()).max().unwrap();
+            for choice in 0..most {
+                let options = PlanOptions { choice: Some(choice), ..mixed.clone() };
+                found.extend(kernels(&g, &wanted, &caps, &options).unwrap().into_iter().map(|kernel| (kernel.label(), kernel)));
+            }
         }
     }
     found

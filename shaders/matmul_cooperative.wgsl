@@ -66,8 +66,9 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
 {% endif %}
 
 {% set PLAIN = not (BIAS or KEEP or RESIDUAL or ACT != "none") %}
-// Whether a tile within the edges can be stored as it is in registers: by vectors, since matrices must be aligned to 16 bytes.
-{% set STORED = PLAIN and YVEC %}
+// Whether a tile within the edges can be stored as it is in registers: without an epilogue, and by vectors, since matrices must be
+// aligned to 16 bytes.
+{% set STORED = PLAIN and YVEC and T3 == "f32" %}
 {% set LEAVES = not (STORED and EVEN) %}
 {% if LEAVES %}
 var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * OUT * SIDE // 4 }}>;
@@ -118,17 +119,19 @@ fn main(
 {% endfor %}
 {% endmacro %}
 {% if DIRECT %}
+    let a_fours = p.lda / 4u;
+    let b_fours = p.ldb / 4u;
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
 {% for step in range(K) %}
         {
             let k = k0 + {{ step * SIDE }}u;
 {% for r in range(SM) %}
-            let m{{ r }} = m0 + sm + {{ r * SIDE }}u;
-            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + m" ~ r if AT else "m" ~ r ~ " * p.lda + k" }}) / 4u], p.lda / 4u);
+            let row{{ r }} = m0 + sm + {{ r * SIDE }}u;
+            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + row" ~ r if AT else "row" ~ r ~ " * p.lda + k" }}) / 4u], a_fours);
 {% endfor %}
 {% for c in range(SN) %}
-            let n{{ c }} = n0 + sn + {{ c * SIDE }}u;
-            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "n" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + n" ~ c }}) / 4u], p.ldb / 4u);
+            let column{{ c }} = n0 + sn + {{ c * SIDE }}u;
+            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "column" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + column" ~ c }}) / 4u], b_fours);
 {% endfor %}
 {{ multiply(step) }}        }
 {% endfor %}

@@ -44,7 +44,7 @@ const TILES: [([usize; 2], [usize; 2], usize, usize); 13] = [
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.
 const PADDING: usize = 8;
-/// Elements that an invocation fetches at a time, of which rows in memory must be multiples to be read in vectors of halves.
+/// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
 
 /// Which matrices a product would use: the largest of halves that add up in f32.
@@ -87,6 +87,11 @@ impl Tile {
         self.sets == 0
     }
 
+    /// The tile for a part of a product that is not made of whole tiles.
+    pub(super) fn staged(self) -> Self {
+        Self { sets: self.sets.max(1), ..self }
+    }
+
     fn threads(self) -> usize {
         self.lanes * (self.group[0] / self.subgroup[0]) * (self.group[1] / self.subgroup[1])
     }
@@ -96,14 +101,14 @@ impl Tile {
     fn memory(self, out: usize) -> usize {
         let [m, n] = self.sides();
         let padded = |long: usize, wide: usize| (long * (wide + PADDING)).max(wide * (long + PADDING));
-        let operands = 2 * self.sets * (padded(m, self.step()) + padded(n, self.step()));
+        let operands = 2 * self.sets.max(1) * (padded(m, self.step()) + padded(n, self.step()));
         operands + 4 * (self.threads() / self.lanes) * self.side * self.side * out
     }
 
     fn fits(self, caps: &Capabilities) -> bool {
         let whole = self.sides().iter().all(|side| side * self.step() % (FETCH * self.threads()) == 0);
         let threads = self.threads() <= caps.max_invocations as usize;
-        threads && (whole || self.direct()) && self.memory(1) <= caps.workgroup_memory as usize
+        threads && whole && self.memory(1) <= caps.workgroup_memory as usize
     }
 
     /// As the cache of measurements and tables have it.
@@ -130,6 +135,5 @@ impl Tile {
             .with("STAGED", !self.direct())
             .with("OUT", out as u32)
             .with("EVEN", even)
-            .with("T1", "f32").with("T2", "f32").with("T3", "f32")
     }
 }

@@ -4,7 +4,7 @@ use super::{MatMul, Sizes, cooperative::{self, Tile}};
 use crate::{
     gpu::{Access, Capabilities, Kernel},
     kernel,
-    ops::{Lowering, OpError, Operand, Window},
+    ops::{Lowering, OpError, Operand, Precision, Storage, Window},
 };
 use std::ops::Range;
 
@@ -41,6 +41,16 @@ struct Part {
     m: Range<usize>,
     n: Range<usize>,
     k: Range<usize>,
+}
+
+/// What one dispatch multiplies: so many matrices of these sizes, m, n, k, in windows of the operands.
+struct Piece<'a> {
+    sizes: (usize, usize, usize),
+    matrices: usize,
+    /// They are parts of one matrix, or just one.
+    lone: bool,
+    a: &'a Window,
+    b: &'a Window,
 }
 
 /// A kernel for a product.
@@ -206,7 +216,8 @@ struct Product<'a> {
 
 pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let (list, rule) = candidates(cx.caps, op, s, true, false);
+    let halves = cx.inputs[..2].iter().all(|operand| operand.storage == Storage::F16);
+    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed, halves);
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
@@ -348,12 +359,10 @@ impl Product<'_> {
         let (b_rows, b_columns) = self.b_block(part);
         let a = self.a.window(&part.batch, &a_rows, &a_columns);
         let b = self.b.window(&part.batch, &b_rows, &b_columns);
-        let stays = |matrix: &Matrix| matrix.batch % 4 == 0 || part.batch.len() == 1;
-        let a4 = stays(&self.a) && cx.vec4(self.a.ld, &[&a]);
-        let b4 = stays(&self.b) && cx.vec4(self.b.ld, &[&b]);
-
         let each_k = parts.map_or(k, |(_, split)| k / split);
-        let (kernel, tile_m, tile_n) = self.variant(cx, choice, (m, n, each_k), a4, b4);
+        let matrices = parts.map_or(part.batch.len(), |(_, split)| split);
+        let piece = Piece { sizes: (m, n, each_k), matrices, lone: part.batch.len() == 1, a: &a, b: &b };
+        let (kernel, tile_m, tile_n) = self.variant(cx, choice, &piece);
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let alpha = self.op.layout.alpha;
         if let Some((parts, split)) = parts {
@@ -383,15 +392,35 @@ impl Product<'_> {
         cx.dispatch(kernel, &bindings, &params, part.batch.len() * tiles_m * tiles_n)
     }
 
-    /// The variant for a part, and the tile of outputs that one of its workgroups makes.
-    fn variant(
-        &self,
-        cx: &Lowering<'_>,
-        choice: Choice,
-        (m, n, k): (usize, usize, usize),
-        a4: bool,
-        b4: bool,
-    ) -> (Kernel, usize, usize) {
+    /// Whether an operand's window can be read in vectors of `unit` elements, as far as its rows' beginnings go.
+    fn vectors(cx: &Lowering<'_>, matrix: &Matrix, window: &Window, lone: bool, unit: usize) -> bool {
+        (matrix.batch % unit == 0 || lone) && matrix.ld % unit == 0 && cx.residual(window) % unit == 0
+    }
+
+    /// The variant with cooperative matrices, and the tile that one of its workgroups makes.
+    fn cooperative(&self, cx: &Lowering<'_>, tile: Tile, piece: &Piece<'_>) -> (Kernel, usize, usize) {
+        let (m, n, k) = piece.sizes;
+        // Sixteen bytes at a time, and so are matrices aligned that are loaded from storage.
+        let vectors = |matrix: &Matrix, window: &Window, along: usize| {
+            let unit = (16 / window.storage.bytes()) as usize;
+            along % unit == 0 && Self::vectors(cx, matrix, window, piece.lone, unit)
+        };
+        let a_vec = vectors(&self.a, piece.a, if self.transpose_a { m } else { k });
+        let b_vec = vectors(&self.b, piece.b, if self.transpose_b { k } else { n });
+        let [tile_m, tile_n] = tile.sides();
+        // No workgroup may be beyond the end, either.
+        let groups = piece.matrices * m.div_ceil(tile_m) * n.div_ceil(tile_n);
+        let even = a_vec && b_vec && tile.divides(piece.sizes) && groups <= cx.caps.max_groups as usize;
+        let kernel = if even { tile } else { tile.staged() }.kernel(cx.caps, even);
+        let kernel = kernel.with("AT", self.transpose_a).with("BT", self.transpose_b).with("AVEC", a_vec).with("BVEC", b_vec);
+        (kernel, tile_m, tile_n)
+    }
+
+    /// The variant for a piece, and the tile of outputs that one of its workgroups makes.
+    fn variant(&self, cx: &Lowering<'_>, choice: Choice, piece: &Piece<'_>) -> (Kernel, usize, usize) {
+        let (m, n, k) = piece.sizes;
+        let a4 = Self::vectors(cx, &self.a, piece.a, piece.lone, 4);
+        let b4 = Self::vectors(cx, &self.b, piece.b, piece.lone, 4);
         let few = |most: usize, size: usize| [1, 2, 4].into_iter().find(|&r| r >= size).unwrap_or(most);
         // Whether an operand's stored rows, along which it is read in vectors of four, are of k or else of m or n.
         let (along_m, along_n) = (self.transpose_a, !self.transpose_b);
@@ -444,17 +473,7 @@ impl Product<'_> {
                     .with("BVEC", both);
                 (kernel, rows, columns)
             }
-            Choice::Cooperative { tile, .. } => {
-                let even = a_vec && b_vec && tile.divides((m, n, k));
-                let kernel = tile
-                    .kernel(cx.caps, even)
-                    .with("AT", self.transpose_a)
-                    .with("BT", self.transpose_b)
-                    .with("AVEC", a_vec)
-                    .with("BVEC", b_vec);
-                let [tile_m, tile_n] = tile.sides();
-                (kernel, tile_m, tile_n)
-            }
+            Choice::Cooperative { tile, .. } => self.cooperative(cx, tile, piece),
         }
     }
 }
