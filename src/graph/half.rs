@@ -13,9 +13,19 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads.
-pub(super) fn storages(nodes: &[Node], roots: &[Root], operands: &HashMap<Tensor, Operand>, outputs: &[Tensor]) -> Vec<Storage> {
+/// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads, and it
+/// gives all inputs in 32 bits but `halves`.
+pub(super) fn storages(
+    nodes: &[Node],
+    roots: &[Root],
+    operands: &HashMap<Tensor, Operand>,
+    outputs: &[Tensor],
+    halves: &[Tensor],
+) -> Vec<Storage> {
     let mut half: Vec<_> = roots.iter().map(|root| root.leaf.is_none()).collect();
+    for operand in halves.iter().filter_map(|tensor| operands.get(tensor)) {
+        half[operand.root] |= matches!(roots[operand.root].leaf, Some(Leaf::Input(_)));
+    }
     for node in nodes {
         let types: Vec<_> = node.inputs.iter().map(|t| operands[t].ty.clone()).collect();
         if node.op.view(&types).is_some() {

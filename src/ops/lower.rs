@@ -138,8 +138,10 @@ pub struct Lowering<'a> {
 /// A choice between kernels.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The kind of work: operation, layout, sizes, and precision where it is not f32.
+    /// The kind of work: operation, layout, sizes, and how inputs are stored where they need not all be in 32 bits.
     pub work: String,
+    /// How each input is stored.
+    pub stored: Vec<Storage>,
     /// The kernels that can do it; others are checked against the first.
     pub kernels: Vec<String>,
     /// The one that a rule of thumb takes.
@@ -194,12 +196,14 @@ impl<'a> Lowering<'a> {
         }
         if self.precision == Precision::Mixed {
             work.push_str(" mixed");
+            work.extend(self.inputs.iter().map(|input| format!(" {}", 8 * input.storage.bytes())));
         }
         if let Some(forced) = self.forced {
             return forced.min(kernels.len() - 1);
         }
         let measured = self.caps.tuning.best(&work, &kernels);
-        self.decisions.push(Decision { work, kernels, rule, measured, flops });
+        let stored = self.inputs.iter().map(|input| input.storage).collect();
+        self.decisions.push(Decision { work, stored, kernels, rule, measured, flops });
         measured.unwrap_or(rule)
     }
 

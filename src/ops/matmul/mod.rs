@@ -2,6 +2,7 @@
 //!
 //! `y = gelu(alpha * op(a) op(b) + bias) + residual`
 
+mod cooperative;
 mod kernels;
 
 use super::*;
