@@ -58,8 +58,9 @@ struct Piece<'a> {
 enum Choice {
     /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
     Direct { rows: usize, columns: usize },
-    /// Through workgroup memory: the tile of a workgroup, that of a thread, and in how many parts k is taken at once.
-    Tiled { tile: [usize; 2], thread: [usize; 2], split: usize },
+    /// Through workgroup memory: the tile of a workgroup, that of a thread, sets of tiles in workgroup memory, and in how many
+    /// parts k is taken at once.
+    Tiled { tile: [usize; 2], thread: [usize; 2], sets: usize, split: usize },
     /// A few rows by columns of b.
     Rows,
     /// A few rows by rows of b.
@@ -73,12 +74,13 @@ impl Choice {
     fn name(self) -> String {
         match self {
             Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
-            Self::Tiled { tile: [m, n], thread: [a, b], split: 1 } => format!("tiled {m}x{n} by {a}x{b}"),
-            Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}, k in {split}"),
+            Self::Tiled { tile: [m, n], thread: [a, b], sets, split } => {
+                let sets = if sets == 1 { "" } else { ", two sets" };
+                format!("tiled {m}x{n} by {a}x{b}{sets}{}", parted(split))
+            }
             Self::Rows => "rows".into(),
             Self::Dot => "dot".into(),
-            Self::Cooperative { tile, split: 1 } => tile.name(),
-            Self::Cooperative { tile, split } => format!("{}, k in {split}", tile.name()),
+            Self::Cooperative { tile, split } => format!("{}{}", tile.name(), parted(split)),
         }
     }
 
@@ -93,16 +95,31 @@ impl Choice {
     /// The kernel for one of these parts.
     fn whole(self) -> Self {
         match self {
-            Self::Tiled { tile, thread, .. } => Self::Tiled { tile, thread, split: 1 },
+            Self::Tiled { tile, thread, sets, .. } => Self::Tiled { tile, thread, sets, split: 1 },
             Self::Cooperative { tile, .. } => Self::Cooperative { tile, split: 1 },
             other => other,
         }
     }
 }
 
+/// In how many parts k is taken, in words.
+fn parted(split: usize) -> String {
+    if split == 1 { String::new() } else { format!(", k in {split}") }
+}
+
 /// Tiles of a workgroup and of a thread: large ones do more arithmetic for each load, small ones fill the adapter sooner.
 const TILES: [([usize; 2], [usize; 2]); 4] =
     [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8])];
+
+/// Steps of k that tiles hold, as in the shader.
+const TILE_K: usize = 16;
+/// Numbers between rows that are stored transposed.
+const PAD: usize = 4;
+
+/// Whether so many sets of tiles fit.
+fn tiles_fit(caps: &Capabilities, tile: [usize; 2], sets: usize, pad: usize) -> bool {
+    4 * sets * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
+}
 
 /// Workgroups that fill a GPU of some tens of cores, each holding several.
 const FULL: usize = 96;
@@ -122,7 +139,7 @@ fn parts(groups: usize, k: usize) -> usize {
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
 /// others are checked against. `mixed`: operands may be rounded to 16 bits; `halves`: they are stored so.
 fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, halves: bool) -> (Vec<Choice>, usize) {
-    let (mut list, rule) = in_f32(caps.software, op, s, caps.subgroup == Some(8));
+    let (mut list, rule) = in_f32(caps, op, s);
     if mixed && s.m > FEW_ROWS {
         // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
         let tiles = cooperative::tiles(caps, halves, |tile| tile.divides((s.m, s.n, s.k)));
@@ -143,7 +160,8 @@ fn grid(s: Sizes, tile: [usize; 2]) -> usize {
 }
 
 /// Those that compute in 32 bits.
-fn in_f32(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, usize) {
+fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
+    let (software, spread) = (caps.software, caps.subgroup == Some(8));
     let few = s.m <= FEW_ROWS;
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
     if software && !(few && transpose_b && !transpose_a) {
@@ -157,7 +175,7 @@ fn in_f32(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, 
     let tiled = |split: bool| {
         TILES.into_iter().map(move |(tile, thread)| {
             let split = if split { parts(grid(s, tile), s.k) } else { 1 };
-            Choice::Tiled { tile, thread, split }
+            Choice::Tiled { tile, thread, sets: 1, split }
         })
     };
     let mut list: Vec<_> = if few && !transpose_a && transpose_b {
@@ -173,14 +191,20 @@ fn in_f32(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, 
         // A sum over parts starts from nothing, so that only a whole product can be split.
         list.extend(tiled(true).filter(|choice| !matches!(choice, Choice::Tiled { split: 1, .. })));
     }
+    let simple = list.len();
+    if !software && !skinny {
+        // For measuring only: two sets of large tiles leave room for fewer workgroups.
+        let large = TILES.into_iter().filter(|(tile, _)| tile[0] >= 128 && tiles_fit(caps, *tile, 2, PAD));
+        list.extend(large.map(|(tile, thread)| Choice::Tiled { tile, thread, sets: 2, split: 1 }));
+    }
     if skinny {
         return (list, 0);
     }
     // The largest tile that fills the adapter; else the one that does with k in parts; else the smallest.
     let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(s, *tile) * split >= FULL);
     let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
-    let rule = rule.or_else(|| (TILES.len()..list.len()).rev().find(|&i| full(&list[i])));
-    let rule = rule.unwrap_or(if list.len() > TILES.len() { list.len() - 1 } else { 0 });
+    let rule = rule.or_else(|| (TILES.len()..simple).rev().find(|&i| full(&list[i])));
+    let rule = rule.unwrap_or(if simple > TILES.len() { simple - 1 } else { 0 });
     (list, rule)
 }
 
@@ -441,8 +465,13 @@ impl Product<'_> {
                     .with("BVEC", if along_n { b_vec } else { k4 });
                 (kernel, rows, 32 * columns)
             }
-            Choice::Tiled { tile, thread, .. } => {
+            Choice::Tiled { tile, thread, sets, .. } => {
+                let whole = a_vec && b_vec && m % tile[0] == 0 && n % tile[1] == 0 && k % TILE_K == 0;
+                let pad = if tiles_fit(cx.caps, tile, sets, PAD) { PAD } else { 0 };
                 let kernel = kernel!("matmul_tiled")
+                    .with("WHOLE", whole)
+                    .with("SETS", sets as u32)
+                    .with("PAD", pad as u32)
                     .with("AT", self.transpose_a)
                     .with("BT", self.transpose_b)
                     .with("BM", tile[0] as u32)
