@@ -66,7 +66,9 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
         parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let grads: Vec<_> = gradients(g, loss, &list).unwrap().into_iter().flatten().collect();
     let norm = ops::global_norm(g, &grads).unwrap();
-    let factor = ops::clip_factor(g, norm, 1.0).unwrap();
+    let clipped = ops::clip_factor(g, norm, 1.0).unwrap();
+    let scaling = g.variable("scaling", TensorType::f32([3])).unwrap();
+    let [factor, _] = ops::loss_scale(g, clipped, scaling, (rows == 2).then_some(1.0)).unwrap();
     let hyper = g.input("hyper", TensorType::f32([3]));
     for (i, (&x, &grad)) in list.iter().zip(&grads).enumerate() {
         let ty = g.ty(x).clone();
@@ -320,7 +322,7 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 47] = [
+const TESTED_IN: [(&str, &str); 48] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
     ("attention_backward", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
@@ -330,7 +332,8 @@ const TESTED_IN: [(&str, &str); 47] = [
     ("cross_entropy_backward", "cross_entropy"), ("dropout", "dropout"),
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
-    ("layer_norm_parameters", "layer_norm"), ("matmul_cooperative", "cooperative"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
+    ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
+    ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
     ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),

@@ -44,6 +44,22 @@ pub(super) fn storages(
     for tensor in outputs {
         half[operands[tensor].root] = false;
     }
+    // From the last sum back to what it is made of; again while anything changes, since a view's source may stand further back.
+    loop {
+        let mut changed = false;
+        for node in nodes.iter().rev() {
+            let whole = node.outputs.first().is_some_and(|sum| !half[operands[sum].root]);
+            for (i, tensor) in node.inputs.iter().enumerate().filter(|_| whole) {
+                let root = operands[tensor].root;
+                if node.op.half_input(i) == Half::Added && half[root] {
+                    (half[root], changed) = (false, true);
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
     half.into_iter().map(|half| if half { Storage::F16 } else { Storage::F32 }).collect()
 }
 

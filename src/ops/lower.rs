@@ -40,6 +40,9 @@ pub enum Half {
     Never,
     /// Yes, where it is stored so.
     Accepted,
+    /// Yes, but it is added to the first output, and no less is to be kept of it than of the sum: gradients of weights that are
+    /// added up stay in 32 bits.
+    Added,
     /// Yes, and a weight is to be rounded for it.
     Wanted,
 }
