@@ -6,8 +6,8 @@
 use crate::harness::{Bound, Case, compare, engine, engine_as_hardware};
 use half::f16;
 use shaderlm::{
-    gpu::{Capabilities, Gpu, GpuOptions},
-    graph::{Engine, PlanOptions, decisions, evaluate},
+    gpu::{Autotune, Capabilities, Cooperative, Gpu, GpuOptions, Scalar},
+    graph::{Engine, Graph, PlanOptions, decisions, evaluate, kernels},
     ops::{self, Gelu, HostTensor, Layout, Precision, Tensor, TensorType},
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -263,5 +263,64 @@ fn results_in_16_bits() {
             let y = ops::matmul(&mut c.g, a, b).unwrap();
             (vec![ops::matmul(&mut c.g, y, d).unwrap()], (a, b))
         });
+    }
+}
+
+/// A portable GPU, but with the matrices of NVIDIA's.
+fn with_matrices() -> Capabilities {
+    Capabilities {
+        subgroup: Some(32),
+        f16: true,
+        cooperative: vec![Cooperative { size: 16, operands: Scalar::F16, sums: Scalar::F32 }],
+        workgroup_memory: 48 << 10,
+        ..Capabilities::portable()
+    }
+}
+
+#[test]
+fn no_plan_takes_what_was_not_checked() {
+    let mut g = Graph::new();
+    let (a, b) = (g.input("a", TensorType::f32([256, 256])), g.input("b", TensorType::f32([256, 256])));
+    let y = ops::matmul(&mut g, a, b).unwrap();
+    let caps = with_matrices();
+    for (options, offered) in [(mixed(), true), (PlanOptions::default(), false)] {
+        let found = decisions(&g, &[y], &caps, &options).unwrap();
+        let is = |name: &String| name.starts_with("cooperative");
+        assert_eq!(found[0].kernels.iter().any(is), offered, "{:?}", found[0]);
+        assert!(!is(&found[0].kernels[0]) && !is(&found[0].kernels[found[0].rule]), "{:?}", found[0]);
+        for kernel in kernels(&g, &[y], &caps, &options).unwrap() {
+            assert_ne!(kernel.name, "matmul_cooperative");
+        }
+    }
+    for lacking in [
+        Capabilities { subgroup: None, ..with_matrices() },
+        Capabilities { workgroup_memory: 2 << 10, ..with_matrices() },
+        Capabilities { cooperative: vec![Cooperative { size: 16, operands: Scalar::F16, sums: Scalar::F16 }], ..with_matrices() },
+    ] {
+        let found = decisions(&g, &[y], &lacking, &mixed()).unwrap();
+        assert!(!found[0].kernels.iter().any(|name| name.starts_with("cooperative")), "{:?}", found[0]);
+    }
+}
+
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn tuning_checks_them_and_may_take_one() {
+    capabilities();
+    let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
+    let options = GpuOptions::new(wanted.parse().expect("SHADERLM_DEVICE names a device"));
+    // What is found is not kept.
+    let gpu = Gpu::open(&GpuOptions { autotune: Autotune::Off, ..options }).expect("an adapter");
+    let mut engine = Engine::on(Arc::new(gpu));
+    let mut g = Graph::new();
+    let (a, b) = (g.input("a", TensorType::f32([40, 48])), g.input("b", TensorType::f32([48, 36])));
+    let y = ops::matmul(&mut g, a, b).unwrap();
+    for halves in [vec![], vec![a, b]] {
+        let options = PlanOptions { halves, ..mixed() };
+        let found = engine.tune(&g, &[y], &options, &mut |_, _| {}).unwrap();
+        let [tuned] = &found[..] else { panic!("{found:?}") };
+        assert!(tuned.timings.keys().any(|name| name.starts_with("cooperative")), "{tuned:?}");
+        assert!(tuned.timings.values().all(Option::is_some), "a kernel is wrong: {tuned:?}");
+        let decided = &decisions(&g, &[y], engine.capabilities().unwrap(), &options).unwrap()[0];
+        assert_eq!(decided.measured.map(|i| decided.kernels[i].as_str()), tuned.best().map(|best| best.0));
     }
 }

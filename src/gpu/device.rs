@@ -191,14 +191,17 @@ impl Gpu {
         Ok(Self { caps, device, queue, pipelines, fault })
     }
 
-    /// Runs `make` under validation and out-of-memory error scopes.
+    /// Runs `make` under error scopes for all there is: validation, memory and the driver's own errors.
     ///
     /// # Errors
     /// What the scopes caught, or the device's loss.
     pub fn guarded<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T, GpuError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // A driver that does not compile a shader.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let made = make();
+        let internal = pollster::block_on(internal.pop());
         let (validation, memory) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
         if memory.is_some() {
             return Err(GpuError::OutOfMemory {
@@ -208,7 +211,7 @@ impl Gpu {
                 reason: "is out of memory".into(),
             });
         }
-        if let Some(error) = validation {
+        if let Some(error) = validation.or(internal) {
             return Err(GpuError::Validation { what: what.into(), reason: error.to_string() });
         }
         self.check()?;
