@@ -76,7 +76,7 @@ fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities, options: &Plan
 
 /// Kernels that drivers compile quickly: with tiles of up to four matrices a side. The others differ from them in numbers.
 fn small(name: &str) -> bool {
-    ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile)) && !["by 32x32, ", "by 64x64, "].iter().any(|tile| name.contains(tile))
+    ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile)) && !["by 32x32", "by 64x64"].iter().any(|tile| name.contains(tile))
 }
 
 /// How operands are stored.
@@ -150,7 +150,7 @@ fn every_layout_size_and_kernel() {
             (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
         });
     }
-    for part in ["one set", "two sets", "from storage", "k in "] {
+    for part in ["from storage", "k in "] {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
 }
@@ -269,6 +269,7 @@ fn results_in_16_bits() {
 /// A portable GPU, but with the matrices of NVIDIA's.
 fn with_matrices() -> Capabilities {
     Capabilities {
+        backend: "vulkan".into(),
         subgroup: Some(32),
         f16: true,
         cooperative: vec![Cooperative { size: 16, operands: Scalar::F16, sums: Scalar::F32 }],

@@ -48,6 +48,7 @@ fn adapters_with_matrices() -> Vec<Capabilities> {
             f16: true,
             max_invocations: 1024,
             workgroup_memory,
+            backend: "vulkan".into(),
             cooperative: vec![Cooperative { size, operands: Scalar::F16, sums: Scalar::F32 }],
             ..Capabilities::portable()
         })

@@ -12,6 +12,7 @@ pub use report::{Figure, Output, Report};
 pub use shapes::{Numbers, Shape};
 pub use steps::{Mode, Steps, run_trainer};
 
+use clap::ValueEnum;
 use shaderlm::{
     gpu::{Autotune, Ceilings, DeviceChoice, Effort},
     graph::{Engine, EngineOptions, Plan, Profiler},
@@ -24,9 +25,13 @@ pub fn device() -> Result<DeviceChoice, Box<dyn Error>> {
     Ok(std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into()).parse()?)
 }
 
-/// An engine on that device.
+/// An engine on that device, which chooses kernels as `SHADERLM_AUTOTUNE` says: off, on or full.
 pub fn engine() -> Result<Engine, Box<dyn Error>> {
-    Ok(Engine::new(&EngineOptions { device: device()?, notice: true, autotune: Autotune::default() })?)
+    let autotune = match std::env::var("SHADERLM_AUTOTUNE") {
+        Ok(word) => Autotune::from_str(&word, true)?,
+        Err(_) => Autotune::default(),
+    };
+    Ok(Engine::new(&EngineOptions { device: device()?, notice: true, autotune })?)
 }
 
 /// The device's ceilings: what `shaderlm bench ceilings` has measured, else a brief measurement now.

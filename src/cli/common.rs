@@ -21,7 +21,7 @@ pub struct DeviceArgs {
     #[arg(long, env = "SHADERLM_DEVICE", default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
     /// Choose kernels by measuring
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    #[arg(long, env = "SHADERLM_AUTOTUNE", value_enum, default_value_t, value_name = "WHEN")]
     pub autotune: Autotune,
 }
 

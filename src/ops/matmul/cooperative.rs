@@ -16,30 +16,27 @@ pub(super) struct Tile {
     subgroup: [usize; 2],
     /// Along k, in a step.
     k: usize,
-    /// Sets of tiles in workgroup memory: with two, a step is written while the one before is still read. With none, matrices
-    /// are loaded straight from storage.
-    sets: usize,
+    /// Operands go through workgroup memory. Otherwise matrices are loaded straight from storage.
+    staged: bool,
     side: usize,
     /// Of a subgroup.
     lanes: usize,
 }
 
-/// Group, subgroup, k and sets. Large tiles do more arithmetic for each load (with 16 x 16 matrices 64x64 of a subgroup fill its
-/// registers), small ones fill the adapter sooner.
-const TILES: [([usize; 2], [usize; 2], usize, usize); 13] = [
-    ([2, 2], [1, 2], 2, 1),
-    ([4, 4], [2, 2], 2, 2),
-    ([8, 4], [4, 2], 2, 2),
-    ([8, 8], [2, 4], 2, 2),
-    ([8, 8], [4, 4], 2, 1),
-    ([8, 8], [4, 4], 2, 2),
-    ([8, 8], [4, 4], 4, 1),
-    ([8, 16], [4, 4], 2, 1),
-    ([8, 16], [4, 4], 1, 2),
-    ([16, 8], [4, 4], 2, 1),
-    ([16, 8], [4, 4], 1, 2),
-    ([4, 4], [2, 2], 2, 0),
-    ([8, 8], [4, 4], 2, 0),
+/// Group, subgroup, k, and whether operands go through workgroup memory. Large tiles do more arithmetic for each load (with 16 x 16
+/// matrices 64x64 of a subgroup fill its registers), small ones fill the adapter sooner.
+const TILES: [([usize; 2], [usize; 2], usize, bool); 11] = [
+    ([2, 2], [1, 2], 2, true),
+    ([4, 4], [2, 2], 2, true),
+    ([8, 4], [4, 2], 2, true),
+    ([8, 8], [2, 4], 2, true),
+    ([8, 8], [4, 2], 2, true),
+    ([8, 8], [4, 4], 2, true),
+    ([8, 8], [2, 4], 4, true),
+    ([8, 8], [4, 4], 4, true),
+    ([8, 16], [4, 4], 2, true),
+    ([16, 8], [4, 4], 2, true),
+    ([8, 8], [4, 4], 2, false),
 ];
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.
@@ -47,8 +44,12 @@ const PADDING: usize = 8;
 /// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
 
-/// Which matrices a product would use: the largest of halves that add up in f32.
+/// Which matrices a product would use: the largest of halves that add up in f32. Only through Vulkan: naga's Metal loads matrices by
+/// pointers to their elements, where the shader has vectors.
 fn matrices(caps: &Capabilities) -> Option<Cooperative> {
+    if caps.backend != "vulkan" {
+        return None;
+    }
     let fits = |c: &&Cooperative| (c.operands, c.sums) == (Scalar::F16, Scalar::F32);
     caps.cooperative.iter().filter(fits).max_by_key(|c| c.size).copied().filter(|_| caps.f16)
 }
@@ -60,8 +61,8 @@ pub(super) fn tiles(caps: &Capabilities, halves: bool, even: impl Fn(&Tile) -> b
     let (side, lanes) = (matrices.size as usize, lanes as usize);
     TILES
         .into_iter()
-        .map(|(group, subgroup, k, sets)| Tile { group, subgroup, k, sets, side, lanes })
-        .filter(|tile| tile.fits(caps) && (tile.sets > 0 || (halves && even(tile))))
+        .map(|(group, subgroup, k, staged)| Tile { group, subgroup, k, staged, side, lanes })
+        .filter(|tile| tile.fits(caps) && (tile.staged || (halves && even(tile))))
         .collect()
 }
 
@@ -84,12 +85,12 @@ impl Tile {
 
     /// Whether it loads matrices straight from storage.
     pub(super) fn direct(self) -> bool {
-        self.sets == 0
+        !self.staged
     }
 
     /// The tile for a part of a product that is not made of whole tiles.
     pub(super) fn staged(self) -> Self {
-        Self { sets: self.sets.max(1), ..self }
+        Self { staged: true, ..self }
     }
 
     fn threads(self) -> usize {
@@ -101,7 +102,7 @@ impl Tile {
     fn memory(self, out: usize) -> usize {
         let [m, n] = self.sides();
         let padded = |long: usize, wide: usize| (long * (wide + PADDING)).max(wide * (long + PADDING));
-        let operands = 2 * self.sets.max(1) * (padded(m, self.step()) + padded(n, self.step()));
+        let operands = 2 * (padded(m, self.step()) + padded(n, self.step()));
         operands + 4 * (self.threads() / self.lanes) * self.side * self.side * out
     }
 
@@ -115,8 +116,8 @@ impl Tile {
     pub(super) fn name(self) -> String {
         let [m, n] = self.sides();
         let [a, b] = self.subgroup.map(|matrices| matrices * self.side);
-        let sets = ["from storage", "one set", "two sets"][self.sets];
-        format!("cooperative {m}x{n}x{} by {a}x{b}, {sets}", self.step())
+        let from = if self.staged { "" } else { ", from storage" };
+        format!("cooperative {m}x{n}x{} by {a}x{b}{from}", self.step())
     }
 
     /// The variant. `even`: the product is made of whole tiles, and nothing needs a guard.
@@ -131,9 +132,9 @@ impl Tile {
             .with("SM", self.subgroup[0] as u32)
             .with("SN", self.subgroup[1] as u32)
             .with("K", self.k as u32)
-            .with("BUFFERS", self.sets.max(1) as u32)
             .with("STAGED", !self.direct())
             .with("OUT", out as u32)
             .with("EVEN", even)
+            .with("WIDE", self.side == 16)
     }
 }

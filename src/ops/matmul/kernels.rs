@@ -144,7 +144,9 @@ fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, halves: b
         // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
         let tiles = cooperative::tiles(caps, halves, |tile| tile.divides((s.m, s.n, s.k)));
         let [whole, split] = [false, true].map(|split| {
-            let tiles = tiles.iter().filter(|tile| tile.sides()[0] < 2 * s.m && tile.sides()[1] < 2 * s.n);
+            let wastes = |tile: &Tile| tile.sides()[0] >= 2 * s.m || tile.sides()[1] >= 2 * s.n;
+            // The smallest, at least.
+            let tiles = tiles.iter().enumerate().filter(move |(i, tile)| *i == 0 || !wastes(tile)).map(|(_, tile)| tile);
             let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
             tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
         });
