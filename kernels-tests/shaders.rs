@@ -29,6 +29,9 @@ fn adapters() -> Vec<Capabilities> {
                 (caps.software, caps.subgroup) = (software, subgroup);
                 // In all of one kind on each side, since there are twice as many plans.
                 caps.f16 = subgroup == if software { Some(8) } else { Some(32) };
+                if subgroup == Some(32) {
+                    caps.workgroup_memory = 48 << 10;
+                }
                 if small {
                     caps.max_binding = 1 << 16;
                 }
@@ -271,9 +274,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 46] = [
+const TESTED_IN: [(&str, &str); 48] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+    ("attention_backward", "attention"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),

@@ -17,6 +17,7 @@ use std::{any::Any, fmt, sync::Arc};
 mod activation;
 mod attention;
 mod attention_backward;
+mod attention_tiled;
 mod binary_cross_entropy;
 mod cache;
 mod clip;
