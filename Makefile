@@ -2,8 +2,10 @@
 # make test        sets up and runs every test but the large one
 # make test-large  GPT-2 124M against transformers: makes 500 MB of fixtures with Python first
 # make test-limits the tests under WebGPU's default limits, and with optional features turned off
+# make test-coop   the tests of kernels with cooperative matrices, on Mesa 26's software adapter in a chroot (Debian or Ubuntu, as
+#                  root); ON=here: on this machine's own adapter
 # make interop     the binary against transformers, both ways, with Python
-.PHONY: demo test test-large test-limits interop driver minilm python
+.PHONY: demo test test-large test-limits test-coop interop driver minilm python
 
 CARGO ?= cargo
 LARGE ?= target/large
@@ -29,6 +31,12 @@ test-limits: driver minilm
 	SHADERLM_LIMITS=webgpu $(CARGO) test --release --test kernels
 	SHADERLM_WITHOUT=subgroup,pipeline-cache $(CARGO) test --release --test kernels
 	SHADERLM_WITHOUT=software $(CARGO) test --release --test kernels
+
+ON ?= mesa26
+test-coop: export CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER = $(if $(filter here,$(ON)),,tools/mesa26.sh)
+test-coop:
+	$(CARGO) test --release --test kernels -- --ignored cooperative::
+	$(CARGO) test --release --test kernels -- matmul:: profile::ceilings
 
 interop: driver python
 	$(CARGO) build --release

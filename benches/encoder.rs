@@ -8,13 +8,13 @@ mod common;
 use clap::Parser;
 use common::{Case, Shape, Steps};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions},
+    graph::{Engine, Graph},
     models::{
         AlbertConfig, BertConfig, Config, ElectraConfig, Encoder, Head, Mode as Recorded, Parameter, Text, encoder,
         heads::parameters, initialise,
     },
     ops::{self, HostTensor, Tensor, TensorType},
-    train::{Objective, Trainer},
+    train::{Objective, Settings, Trainer},
 };
 use std::error::Error;
 
@@ -71,7 +71,7 @@ fn forward<'a>(args: &Args, engine: &mut Engine, network: &dyn Encoder, batch: u
     let mut g = Graph::new();
     let input = g.input("ids", TensorType::u32(shape));
     let states = network.hidden_states(&mut g, &Text { ids: input, types: None, keys: None })?;
-    let mut plan = engine.compile(g, &[states[states.len() - 1]], &PlanOptions::named("forward"))?;
+    let mut plan = engine.compile(g, &[states[states.len() - 1]], &args.steps.options())?;
     plan.set(input, HostTensor::uints(shape, ids(batch * args.steps.context, network.sizes()?.vocab)))?;
     eprintln!("forward: {:?}", plan.stats());
     let flops = plan.stats().flops;
@@ -117,7 +117,8 @@ fn train<'a>(
         let inputs = vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
         (inputs, vec![ids, HostTensor::uints(slots, places), HostTensor::uints(slots, labels)])
     };
-    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, common::settings(batch, args.steps.context))?;
+    let settings = Settings { precision: args.steps.precision, ..common::settings(batch, args.steps.context) };
+    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, settings)?;
     eprintln!("train: {:?}", trainer.stats());
     let flops = trainer.stats().flops;
     Ok(args.steps.case("train", batch, flops, common::run_trainer(trainer, feed)))

@@ -5,10 +5,14 @@ mod common;
 use clap::Parser;
 use common::{Case, Figure, Numbers, Output, Report, Shape, noise, run_plan};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions},
-    ops::{self, HostTensor, Layout, TensorType},
+    graph::{Engine, Graph, Plan, PlanOptions, decisions},
+    ops::{self, HostTensor, Layout, Precision, Recorder, Tensor, TensorType},
 };
-use std::{error::Error, str::FromStr};
+use std::{
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+    str::FromStr,
+};
 
 #[derive(Parser)]
 #[command(about = "Times matrix products on the adapter (SHADERLM_DEVICE chooses another)")]
@@ -24,6 +28,13 @@ struct Args {
     /// Squares of these sides
     #[arg(long, value_delimiter = ',')]
     squares: Vec<usize>,
+    /// What may be rounded: with mixed, operands are stored in 16 bits
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Each kernel that can do a product, one after the other, checked against the simplest; one that fails or is wrong is a line,
+    /// too
+    #[arg(long)]
+    kernels: bool,
     /// One product only, and a repetition for each line on standard input
     #[arg(long)]
     paced: bool,
@@ -73,27 +84,92 @@ fn of_model(s: &Numbers, rows: usize) -> Vec<(&'static str, Product)> {
     found
 }
 
-fn case<'a>(engine: &mut Engine, series: String, label: &str, p: &Product) -> Result<Case<'a>, Box<dyn Error>> {
-    let layout = Layout { transpose_a: p.layout == "tn", transpose_b: p.layout == "nt", ..Layout::default() };
-    let mut g = Graph::new();
-    let a_shape = if layout.transpose_a { [p.k, p.m] } else { [p.m, p.k] };
-    let b_shape = if layout.transpose_b { [p.n, p.k] } else { [p.k, p.n] };
-    let a = g.input("a", TensorType::f32(a_shape));
-    let b = g.input("b", TensorType::f32(b_shape));
-    let y = ops::matmul_with(&mut g, a, b, None, layout)?;
-    let mut plan = engine.compile(g, &[y], &PlanOptions::default())?;
-    plan.set(a, HostTensor::floats(a_shape, noise(p.m * p.k, 1)))?;
-    plan.set(b, HostTensor::floats(b_shape, noise(p.n * p.k, 2)))?;
-    let volume = p.m as f64 * p.n as f64 * p.k as f64;
-    let name = format!("{},{},{},{}", p.m, p.n, p.k, p.layout);
-    Ok(Case {
-        series,
-        name: if label.is_empty() { name } else { format!("{label} {name}") },
-        size: volume.cbrt(),
-        flops: 2.0 * volume,
-        bytes: 0.0,
-        run: run_plan(plan),
-    })
+impl Product {
+    fn name(&self) -> String {
+        format!("{},{},{},{}", self.m, self.n, self.k, self.layout)
+    }
+
+    /// The product as a graph, and its operands.
+    fn record(&self) -> Result<(Graph, [Tensor; 2], Tensor), Box<dyn Error>> {
+        let layout = Layout { transpose_a: self.layout == "tn", transpose_b: self.layout == "nt", ..Layout::default() };
+        let mut g = Graph::new();
+        let a = g.input("a", TensorType::f32(if layout.transpose_a { [self.k, self.m] } else { [self.m, self.k] }));
+        let b = g.input("b", TensorType::f32(if layout.transpose_b { [self.n, self.k] } else { [self.k, self.n] }));
+        let y = ops::matmul_with(&mut g, a, b, None, layout)?;
+        Ok((g, [a, b], y))
+    }
+
+    /// A plan of it that is ready to run, and its result's place; by kernel number `choice`, if one is given.
+    fn plan(&self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Tensor), Box<dyn Error>> {
+        let (g, operands, y) = self.record()?;
+        let types = operands.map(|operand| g.ty(operand).clone());
+        let mut plan = engine.compile(g, &[y], &PlanOptions { choice, ..options(precision, &operands) })?;
+        for (seed, (operand, ty)) in operands.into_iter().zip(types).enumerate() {
+            // Multiples of 1/1024, which 16 bits hold, so that only a kernel that is wrong differs from the others.
+            let values = noise(ty.elements(), seed as u32 + 1).into_iter().map(|x| (x * 1024.0).round() / 1024.0).collect();
+            plan.set(operand, HostTensor::floats(ty.shape, values))?;
+        }
+        Ok((plan, y))
+    }
+
+    fn case<'a>(&self, plan: Plan, series: String, name: String) -> Case<'a> {
+        let volume = self.m as f64 * self.n as f64 * self.k as f64;
+        Case { series, name, size: volume.cbrt(), flops: 2.0 * volume, bytes: 0.0, run: run_plan(plan) }
+    }
+}
+
+/// Where operands may be rounded they are stored so.
+fn options(precision: Precision, operands: &[Tensor]) -> PlanOptions {
+    let halves = if precision == Precision::Mixed { operands.to_vec() } else { Vec::new() };
+    PlanOptions { precision, halves, ..PlanOptions::default() }
+}
+
+fn case<'a>(engine: &mut Engine, precision: Precision, series: String, label: &str, p: &Product) -> Result<Case<'a>, Box<dyn Error>> {
+    let (plan, _) = p.plan(engine, precision, None)?;
+    let name = if label.is_empty() { p.name() } else { format!("{label} {}", p.name()) };
+    Ok(p.case(plan, series, name))
+}
+
+/// Times each kernel of a product. What goes wrong with one is a line in the table, and the next gets a device that is not
+/// touched by it.
+fn kernels(engine: &mut Engine, precision: Precision, p: &Product, report: &mut Report) -> Result<(), Box<dyn Error>> {
+    let Some(caps) = engine.capabilities() else { return Err("--kernels needs an adapter; the CPU has one way to multiply".into()) };
+    let (g, operands, y) = p.record()?;
+    let list = decisions(&g, &[y], caps, &options(precision, &operands))?.into_iter().next().map_or(Vec::new(), |d| d.kernels);
+    let mut expected: Option<Vec<f32>> = None;
+    for choice in 0..list.len().max(1) {
+        let name = list.get(choice).map_or("the only kernel", String::as_str);
+        let mut timed = || -> Result<(), Box<dyn Error>> {
+            let (mut plan, y) = p.plan(engine, precision, Some(choice))?;
+            plan.run(engine)?;
+            let found = plan.get(y)?.f().to_vec();
+            let wrong = error(&found, expected.get_or_insert_with(|| found.clone()));
+            if wrong > WRONG {
+                return Err(format!("wrong: squared error {wrong:.1e} of the simplest kernel's result").into());
+            }
+            report.group(engine, vec![p.case(plan, p.name(), name.to_owned())])
+        };
+        // naga panics at some of what it cannot translate.
+        let reason = match catch_unwind(AssertUnwindSafe(&mut timed)) {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "a panic, above".into(),
+        };
+        report.failed(&p.name(), name, reason.lines().next().unwrap_or_default());
+        *engine = common::engine()?;
+    }
+    Ok(())
+}
+
+/// Results whose error is more than this part of their size, squared, are wrong.
+const WRONG: f64 = 1e-8;
+
+/// The squared error of `found` as a part of the squared size of `expected`; what is no number is an infinite one.
+fn error(found: &[f32], expected: &[f32]) -> f64 {
+    let off: f64 = found.iter().zip(expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
+    let size: f64 = expected.iter().map(|&e| f64::from(e).powi(2)).sum();
+    let part = off / size.max(f64::MIN_POSITIVE);
+    if part.is_nan() { f64::INFINITY } else { part }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -101,7 +177,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = common::engine()?;
     if args.paced {
         let [product] = &args.products[..] else { return Err("--paced takes one product".into()) };
-        let mut case = case(&mut engine, String::new(), "", product)?;
+        let mut case = case(&mut engine, args.precision, String::new(), "", product)?;
         return common::pace("matmul", &mut engine, &mut case.run);
     }
     let mut groups: Vec<Vec<(String, &str, Product)>> = Vec::new();
@@ -126,7 +202,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     let ceilings = common::ceilings(&engine)?;
     let mut report = Report::new("matmul", &args.output, &engine, Some(ceilings));
     for group in groups {
-        let cases = group.into_iter().map(|(series, label, p)| case(&mut engine, series, label, &p)).collect::<Result<_, _>>()?;
+        if args.kernels {
+            for (_, _, product) in group {
+                kernels(&mut engine, args.precision, &product, &mut report)?;
+            }
+            continue;
+        }
+        let mut cases = Vec::with_capacity(group.len());
+        for (series, label, p) in group {
+            cases.push(case(&mut engine, args.precision, series, label, &p)?);
+        }
         report.group(&mut engine, cases)?;
     }
     report.finish("size of the product, (M N K)^(1/3)", Figure::Gflops)

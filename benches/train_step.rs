@@ -6,10 +6,10 @@ mod common;
 use clap::Parser;
 use common::{Case, Shape, Steps};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions},
+    graph::{Engine, Graph},
     models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, Tensor, TensorType},
-    train::{Objective, TokenBatch, Trainer},
+    train::{Objective, TokenBatch, Settings, Trainer},
 };
 use std::error::Error;
 
@@ -54,7 +54,7 @@ fn forward<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usi
     let gpt2 = Gpt2::new(config);
     let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
     let logits = gpt2.head(&mut g, states[states.len() - 1])?;
-    let mut plan = engine.compile(g, &[logits], &PlanOptions::named("forward"))?;
+    let mut plan = engine.compile(g, &[logits], &args.steps.options())?;
     plan.set(input, HostTensor::uints(shape, ids(args, config, batch)))?;
     eprintln!("forward: {:?}", plan.stats());
     let flops = plan.stats().flops;
@@ -69,7 +69,7 @@ fn ids(args: &Args, config: &Gpt2Config, batch: usize) -> Vec<u32> {
 fn train<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
     let shape = [batch, args.steps.context];
     let types: Vec<_> = parameters(config).iter().map(Parameter::trained).collect();
-    let settings = common::settings(batch, args.steps.context);
+    let settings = Settings { precision: args.steps.precision, ..common::settings(batch, args.steps.context) };
     let loss =
         |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(config).loss(g, inputs[0], inputs[1], None)?.into());
     let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();

@@ -137,6 +137,7 @@ fn ten_steps(case: &Case, device: &str, mut engine: Engine) {
         beta2: 0.999,
         eps: 1e-6,
         clip: 1.0,
+        precision: shaderlm::ops::Precision::F32,
         bias_correction: false,
         seed: 0,
     };

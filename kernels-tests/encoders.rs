@@ -178,6 +178,7 @@ fn ten_steps_of_adamw() {
                 eps: 1e-8,
                 bias_correction: true,
                 clip: 1.0,
+                precision: shaderlm::ops::Precision::F32,
                 seed: 0,
             };
             let inputs = names.iter().map(|&n| (n, TensorType::u32(file.tensor(&format!("{n}.0")).unwrap().shape.clone()))).collect();

@@ -172,6 +172,7 @@ fn ten_steps_of_adamw() {
                 eps: 1e-8,
                 bias_correction: true,
                 clip: 1.0,
+                precision: shaderlm::ops::Precision::F32,
                 seed: 0,
             };
             let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| {

@@ -83,6 +83,7 @@ fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
         eps: 1e-8,
         bias_correction: true,
         clip: 1.0,
+        precision: shaderlm::ops::Precision::F32,
         seed: 1,
     };
     let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(&config).loss(g, i[0], i[1], None)?.into());

@@ -11,6 +11,7 @@ mod binary_cross_entropy;
 mod cache;
 mod checkpoint;
 mod cli;
+mod cooperative;
 mod copy_mixture;
 mod cross_entropy;
 mod dropout;

@@ -3,8 +3,9 @@
 use crate::harness::{Bound, Case, engine, engine_as_hardware};
 use half::f16;
 use shaderlm::{
-    graph::{Engine, GraphError, PlanOptions, kernels},
+    graph::{Engine, Graph, GraphError, PlanOptions, kernels},
     ops::{self, Gelu, HostTensor, Layout, Mask, OpError, Precision, Tensor, TensorType},
+    train::{Objective, Optimizer, Outcome, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
 };
 
 /// Half the distance of neighbouring 16-bit floats, as a part of them, is 2^-11; a result may be rounded twice, by itself and by the
@@ -189,7 +190,7 @@ fn an_odd_number_of_elements_from_the_middle() {
 #[test]
 fn a_weight_is_rounded_again_after_an_update() {
     let mut engine = engine();
-    let mut g = shaderlm::graph::Graph::new();
+    let mut g = Graph::new();
     let w = g.variable("w", TensorType::f32([4, 4])).unwrap();
     let x = g.input("x", TensorType::f32([4, 4]));
     let hyper = g.input("hyper", TensorType::f32([3]));
@@ -210,12 +211,85 @@ fn a_weight_is_rounded_again_after_an_update() {
 
 #[test]
 fn the_cpu_has_no_mixed_plans() {
-    let mut g = shaderlm::graph::Graph::new();
+    let mut g = Graph::new();
     let x = g.input("x", TensorType::f32([4]));
     let y = ops::scale(&mut g, x, 2.0).unwrap();
     let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
     match Engine::cpu().compile(g, &[y], &options) {
         Err(GraphError::Precision(who)) => assert_eq!(who, "the CPU"),
         other => panic!("{:?}", other.err()),
+    }
+}
+
+/// The loss is `sum(x w1 w2)`, with an activation and its gradient between the products in 16 bits.
+fn trained(precision: Precision, w2: f32, steps: usize) -> (Vec<Outcome>, Vec<f32>) {
+    let mut engine = engine();
+    let names = ["w1", "w2"];
+    for (name, value) in names.into_iter().zip([0.5, w2]) {
+        engine.set(name, &HostTensor::floats([4, 4], vec![value; 16])).unwrap();
+    }
+    let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| {
+        let [w1, w2] = names.map(|name| g.variable(name, TensorType::f32([4, 4])));
+        let between = ops::matmul(g, inputs[0], w1?)?;
+        let y = ops::matmul(g, between, w2?)?;
+        Ok(ops::sum(g, y)?.into())
+    };
+    let list = names.map(|name| ParameterType { name: name.into(), shape: [4, 4].into(), decays: false, rate: 1.0 });
+    let settings = Settings {
+        batch: 1,
+        accumulate: 1,
+        context: 1,
+        optimizer: Optimizer::Adamw,
+        schedule: Schedule { shape: ScheduleShape::Constant, peak: 0.125, min: 0.0, warmup: 0, steps: 10 },
+        weight_decay: 0.0,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-6,
+        bias_correction: true,
+        clip: 0.0,
+        precision,
+        seed: 5,
+    };
+    let inputs = vec![("x", TensorType::f32([1, 4]))];
+    let mut trainer = Trainer::new(&mut engine, &list, &Objective { inputs, loss: &loss }, settings).unwrap();
+    let x = HostTensor::floats([1, 4], vec![0.25, 0.5, 0.75, 1.0]);
+    let outcomes = (0..steps).map(|step| trainer.step(&mut engine, step, &[vec![x.clone()]]).unwrap()).collect();
+    (outcomes, engine.get("w1").unwrap().unwrap().f().to_vec())
+}
+
+#[test]
+fn steps_that_overflow_are_skipped_and_counted() {
+    // The gradient between the products is the scale times a row of w2's sum, 12: beyond 65,504 until the scale is 4,096.
+    let (outcomes, after) = trained(Precision::Mixed, 3.0, 5);
+    let scales: Vec<_> = outcomes.iter().map(|o| o.scale.unwrap()).collect();
+    assert_eq!(scales, [(32768.0, 1), (16384.0, 2), (8192.0, 3), (4096.0, 4), (4096.0, 4)]);
+    assert!(outcomes[..4].iter().all(|o| !o.grad_norm.is_finite()) && outcomes[4].grad_norm.is_finite());
+    // Skipped steps moved nothing, and count for no bias correction: one step is left.
+    let (plain, expected) = trained(Precision::F32, 3.0, 1);
+    assert!(outcomes.iter().all(|o| (o.loss - plain[0].loss).abs() < 1e-2), "{outcomes:?}");
+    assert!((outcomes[4].grad_norm - plain[0].grad_norm).abs() < 1e-2, "{} and {}", outcomes[4].grad_norm, plain[0].grad_norm);
+    assert!(after.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{after:?} and {expected:?}");
+    assert_eq!(outcomes[4].skipped(), "; 4 of the steps skipped, since their gradients overflowed");
+    assert!(plain[0].scale.is_none() && plain[0].skipped().is_empty());
+}
+
+#[test]
+fn sums_of_weight_gradients_stay_in_32_bits() {
+    // Two gradients of one weight, each made by a product, and their sum: what a tied weight or a second micro-batch has.
+    let mut g = Graph::new();
+    let x = g.input("x", TensorType::f32([8, 16]));
+    let w = g.variable("w", TensorType::f32([16, 16])).unwrap();
+    let once = ops::matmul(&mut g, x, w).unwrap();
+    let twice = ops::matmul(&mut g, once, w).unwrap();
+    let loss = ops::sum(&mut g, twice).unwrap();
+    let grad = shaderlm::graph::gradients(&mut g, loss, &[w]).unwrap()[0].unwrap();
+    let norm = ops::global_norm(&mut g, &[grad]).unwrap();
+    for no_fusion in [true, false] {
+        let options = PlanOptions { precision: Precision::Mixed, no_fusion, ..PlanOptions::default() };
+        let labels: Vec<_> =
+            kernels(&g, &[loss, norm], engine().capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
+        // What leaves a product in 16 bits is the activation and its gradient; binding 3 is a product's result.
+        let halves = labels.iter().filter(|l| l.starts_with("matmul") && l.contains("T3=f16")).count();
+        assert_eq!(halves, 2, "{labels:?}");
     }
 }

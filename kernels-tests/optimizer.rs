@@ -126,3 +126,65 @@ fn shapes_that_do_not_fit() {
     assert!(error.contains("input 3 is [5]"), "{error}");
     assert!(ops::global_norm(&mut c.g, &[]).is_err());
 }
+
+#[test]
+fn the_loss_scale_and_what_it_makes_of_gradients() {
+    let inf = f32::INFINITY;
+    let known = [
+        // norm of the scaled gradients, scale, steps since a change, skipped -> factor with and without clipping at 1, the same
+        (8192.0, [65536.0, 3.0, 0.0], [1.0 / 65536.0, 1.0 / 65536.0], [65536.0, 4.0, 0.0]),
+        (4096.0, [1024.0, 1999.0, 5.0], [0.25 / 1024.0, 1.0 / 1024.0], [2048.0, 0.0, 5.0]),
+        (1.0, [16_777_216.0, 1999.0, 0.0], [1.0 / 16_777_216.0; 2], [16_777_216.0, 0.0, 0.0]),
+        (inf, [65536.0, 77.0, 2.0], [-1.0; 2], [32768.0, 0.0, 3.0]),
+        (f32::NAN, [1.0, 0.0, 0.0], [-1.0; 2], [1.0, 0.0, 1.0]),
+    ];
+    for (norm, state, factors, next) in known {
+        for (most, factor) in [Some(1.0), None].into_iter().zip(factors) {
+            for (who, mut engine) in [("the adapter", engine()), ("the CPU", shaderlm::graph::Engine::cpu())] {
+                let mut g = Graph::new();
+                let scaled = g.input("norm", TensorType::f32([]));
+                let variable = g.variable("state", TensorType::f32([3])).unwrap();
+                engine.set("state", &HostTensor::floats([3], state.to_vec())).unwrap();
+                let outputs = ops::loss_scale(&mut g, scaled, variable, most).unwrap();
+                let mut plan = engine.compile(g, &outputs, &PlanOptions::default()).unwrap();
+                plan.set(scaled, HostTensor::floats([], vec![norm])).unwrap();
+                plan.run(&mut engine).unwrap();
+                let [found, without] = outputs.map(|t| plan.get(t).unwrap().f()[0]);
+                let case = format!("{norm} with {state:?}, clipped at {most:?}, on {who}");
+                assert!((found - factor).abs() <= 1e-5 * factor.abs(), "{case}: {found}");
+                assert!(without == norm / state[0] || norm.is_nan() && without.is_nan(), "{case}: norm {without}");
+                assert_eq!(engine.get("state").unwrap().unwrap().f(), &next, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_negative_factor_changes_nothing() {
+    for n in [5, 64] {
+        for optimizer in 0..5 {
+            let mut c = Case::new();
+            let (x, m) = (variable(&mut c, "x", n, false), variable(&mut c, "m", n, false));
+            let v = variable(&mut c, "v", n, true);
+            let grad = c.feed([n], vec![f32::INFINITY; n]);
+            let (hyper, factor) = (hyper(&mut c), Some(c.feed([], vec![-1.0])));
+            let lamb = |adapt| ops::Lamb { beta1: 0.9, beta2: 0.99, eps: 1e-6, weight_decay: 0.1, adapt, rate_scale: 1.0 };
+            let sgd = Sgd { momentum: 0.9, weight_decay: 0.1, rate_scale: 1.0 };
+            match optimizer {
+                0 => ops::adamw(&mut c.g, x, grad, m, v, hyper, factor, RULE),
+                1 | 2 => ops::lamb(&mut c.g, x, grad, m, v, hyper, factor, lamb(optimizer == 1)),
+                3 => ops::sgd(&mut c.g, x, grad, Some(m), hyper, factor, sgd),
+                _ => ops::sgd(&mut c.g, x, grad, None, hyper, factor, sgd),
+            }
+            .unwrap();
+            // The reference, which it is compared with, is to have left them too.
+            let (feeds, mut variables) = c.in_f64();
+            let before = variables.clone();
+            shaderlm::graph::evaluate(&c.g, &feeds, &mut variables, &[]);
+            for (name, value) in &before {
+                assert_eq!(value.f(), variables[name].f(), "optimizer {optimizer}, {name}");
+            }
+            c.check(&format!("optimizer {optimizer}, [{n}]"), &[], Bound::Exact);
+        }
+    }
+}

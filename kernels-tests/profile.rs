@@ -330,6 +330,8 @@ fn ceilings_are_measured_and_remembered() {
     assert_eq!(measured.len(), 1, "{devices}");
     // What a device says that it has is measured, not excused.
     assert!(measured[0]["f16"] == false || positive(&measured[0]["ceilings"]["fma_f16"]["gflops"]), "{}", measured[0]);
+    let none = measured[0]["cooperative_matrices"].as_array().is_some_and(Vec::is_empty);
+    assert!(none || positive(&measured[0]["ceilings"]["cooperative"]["gflops"]), "{}", measured[0]);
     let table = success(with_cache(shaderlm().args(["devices"]), &cache));
     assert_eq!(table.matches("ceilings  copy").count(), 2, "{table}");
     // A file that is damaged is as good as none.

@@ -6,8 +6,8 @@ use naga::{
     valid::{Capabilities as Allowed, ModuleInfo, ValidationFlags, Validator},
 };
 use shaderlm::{
-    gpu::{Capabilities, Ceilings, Kernel},
-    graph::{Graph, PlanOptions, gradients, kernels},
+    gpu::{Capabilities, Ceilings, Cooperative, Kernel, Scalar},
+    graph::{Graph, PlanOptions, decisions, gradients, kernels},
     models::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
@@ -42,6 +42,21 @@ fn adapters() -> Vec<Capabilities> {
     all
 }
 
+/// Real GPUs with cooperative matrices: 16x16 as NVIDIA's, 8x8 as Apple's, and those of Mesa's software adapter.
+fn adapters_with_matrices() -> Vec<Capabilities> {
+    [(false, 32, 16, 48 << 10), (false, 32, 8, 32 << 10), (true, 8, 8, 64 << 10)]
+        .map(|(software, lanes, size, workgroup_memory)| Capabilities {
+            software,
+            subgroup: Some(lanes),
+            f16: true,
+            max_invocations: 1024,
+            workgroup_memory,
+            cooperative: vec![Cooperative { size, operands: Scalar::F16, sums: Scalar::F32 }],
+            ..Capabilities::portable()
+        })
+        .to_vec()
+}
+
 /// A loss and its gradients with respect to every variable.
 fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec<Tensor> {
     let shape = [rows, config.n_positions];
@@ -54,7 +69,9 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
         parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let grads: Vec<_> = gradients(g, loss, &list).unwrap().into_iter().flatten().collect();
     let norm = ops::global_norm(g, &grads).unwrap();
-    let factor = ops::clip_factor(g, norm, 1.0).unwrap();
+    let clipped = ops::clip_factor(g, norm, 1.0).unwrap();
+    let scaling = g.variable("scaling", TensorType::f32([3])).unwrap();
+    let [factor, _] = ops::loss_scale(g, clipped, scaling, (rows == 2).then_some(1.0)).unwrap();
     let hyper = g.input("hyper", TensorType::f32([3]));
     for (i, (&x, &grad)) in list.iter().zip(&grads).enumerate() {
         let ty = g.ty(x).clone();
@@ -163,6 +180,27 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
     wanted
 }
 
+/// Products of all layouts and epilogues, of whole tiles, and not, for the kernels with cooperative matrices; and their operands.
+fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
+    let (mut wanted, mut operands) = (Vec::new(), Vec::new());
+    for [m, n, k] in [[256, 256, 1024], [129, 130, 36]] {
+        for (transpose_a, transpose_b) in [(false, false), (true, true)] {
+            let a = g.input("a", TensorType::f32(if transpose_a { [k, m] } else { [m, k] }));
+            let b = g.input("b", TensorType::f32(if transpose_b { [n, k] } else { [k, n] }));
+            let bias = g.input("bias", TensorType::f32([n]));
+            let layout = Layout { transpose_a, transpose_b, alpha: 0.5 };
+            let plain = ops::matmul_with(g, a, b, None, layout).unwrap();
+            let y = ops::matmul_with(g, a, b, Some(bias), layout).unwrap();
+            let active = ops::gelu(g, y, Gelu::Erf).unwrap();
+            let residual = ops::matmul_with(g, a, b, Some(bias), layout).unwrap();
+            let residual = ops::add(g, plain, residual).unwrap();
+            wanted.extend([plain, y, active, residual]);
+            operands.extend([a, b]);
+        }
+    }
+    (wanted, operands)
+}
+
 /// Every kernel variant that the graphs above take on any of the adapters.
 fn variants() -> BTreeMap<String, Kernel> {
     let plain = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
@@ -210,6 +248,18 @@ fn variants() -> BTreeMap<String, Kernel> {
             }
         }
     }
+    let mut g = Graph::new();
+    let (wanted, operands) = products(&mut g);
+    for caps in adapters_with_matrices() {
+        for halves in [Vec::new(), operands.clone()] {
+            let mixed = PlanOptions { precision: Precision::Mixed, halves, ..PlanOptions::default() };
+            let most = decisions(&g, &wanted, &caps, &mixed).unwrap().into_iter().map(|d| d.kernels.len()).max().unwrap();
+            for choice in 0..most {
+                let options = PlanOptions { choice: Some(choice), ..mixed.clone() };
+                found.extend(kernels(&g, &wanted, &caps, &options).unwrap().into_iter().map(|kernel| (kernel.label(), kernel)));
+            }
+        }
+    }
     found
 }
 
@@ -219,7 +269,8 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
     let options = spv::Options { lang_version: (1, 3), ..spv::Options::default() };
     let words = spv::write_vec(module, info, &options, None).unwrap_or_else(|e| fail("SPIR-V", e.to_string()));
     assert!(words.len() > 50, "{label}: SPIR-V of {} words", words.len());
-    if label.starts_with("bench_cooperative") && !label.contains("SIDE=8") {
+    let matrices = label.contains("_cooperative");
+    if matrices && !label.contains("SIDE=8") {
         // Metal has 8 x 8 only.
         return;
     }
@@ -227,7 +278,7 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
     let (text, _) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
         .unwrap_or_else(|e| fail("MSL", e.to_string()));
     assert!(text.contains("kernel void"), "{label}: no kernel in the MSL");
-    if label.starts_with("bench_cooperative") {
+    if matrices {
         // wgpu has none through HLSL.
         return;
     }
@@ -246,8 +297,8 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
 
 /// What a variant may use.
 fn allowed(label: &str) -> Allowed {
-    if label.starts_with("bench_") {
-        Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX
+    if label.starts_with("bench_") || label.contains("_cooperative") {
+        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX
     } else {
         Allowed::SUBGROUP | Allowed::SHADER_FLOAT16
     }
@@ -284,7 +335,8 @@ const TESTED_IN: [(&str, &str); 48] = [
     ("cross_entropy_backward", "cross_entropy"), ("dropout", "dropout"),
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
-    ("layer_norm_parameters", "layer_norm"), ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
+    ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
+    ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
     ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),

@@ -22,6 +22,7 @@ fn settings(optimizer: Optimizer) -> Settings {
         eps: 1e-6,
         bias_correction: true,
         clip: 0.0,
+        precision: shaderlm::ops::Precision::F32,
         seed: 5,
     }
 }

@@ -1,6 +1,6 @@
 // A step of AdamW in place, as PyTorch's. hyper: learning rate (which rate_scale multiplies), and the bias corrections
 // 1 - beta^t of both moments.
-// CLIP: the gradient is multiplied by factor.
+// CLIP: the gradient is multiplied by factor; where that is negative nothing changes.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}
@@ -25,6 +25,10 @@ struct Params {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(id, count) * 64u + lane;
     if (i >= p.units) { return; }
+{% if CLIP %}
+    // The gradients have overflowed.
+    if (factor[p.factor_at] < 0.0) { return; }
+{% endif %}
     let rate = hyper[p.hyper_at] * p.rate_scale;
     let m_at = p.m_at / {{ W }} + i;
     let v_at = p.v_at / {{ W }} + i;

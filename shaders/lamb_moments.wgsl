@@ -1,6 +1,7 @@
 // The first half of a step of LAMB, as google-research/albert's lamb_optimizer.py (no bias correction): moments in place,
 // and the update u = m / (sqrt(v) + eps) + decay * x.
-// DIRECT: x = x - rate * rate_scale * u at once, for parameters whose layer is not adapted. CLIP: the gradient is multiplied by factor.
+// DIRECT: x = x - rate * rate_scale * u at once, for parameters whose layer is not adapted. CLIP: the gradient is multiplied by
+// factor; where that is negative nothing changes.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set W = "4u" if VEC else "1u" %}
@@ -29,6 +30,10 @@ struct Params {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(id, count) * 64u + lane;
     if (i >= p.units) { return; }
+{% if CLIP %}
+    // The gradients have overflowed.
+    if (factor[p.factor_at] < 0.0) { return; }
+{% endif %}
     let m_at = p.m_at / {{ W }} + i;
     let v_at = p.v_at / {{ W }} + i;
     let x_at = p.x_at / {{ W }} + i;

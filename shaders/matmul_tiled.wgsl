@@ -1,7 +1,10 @@
 // Matrix product through workgroup memory, for real GPUs. A workgroup makes a tile of BM x BN outputs, 16 steps of k at a
 // time; a thread makes TM x TN of them in registers. While a step is computed, the next one's operands are on their way into
-// registers, so that loads and arithmetic overlap with one set of tiles (and two fit the portable 16 KiB at 128 x 128).
-// AT: a is stored [k,m]; BT: b is stored [n,k]. Loads run along the stored rows, four elements a thread, so they coalesce.
+// registers, so that loads and arithmetic overlap.
+//   AT: a is stored [k,m]; BT: b is stored [n,k]. Loads run along the stored rows, four elements a thread, so they coalesce.
+//   WHOLE: m, n and k are multiples of the tile's sides, and both operands come in vectors: nothing needs a guard
+//   SETS: of tiles. With two, a step is written while the one before is still read, and one barrier a step is enough
+//   PAD: numbers between the rows of a tile that is stored transposed, against bank conflicts
 {% include "group.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
@@ -17,14 +20,18 @@
 {% set ROWS = TM // 4 %}
 {% set COLS = TN // 4 %}
 // As [k][m] and [k][n].
-var<workgroup> tile_a: array<vec4<f32>, {{ BK * BM // 4 }}>;
-var<workgroup> tile_b: array<vec4<f32>, {{ BK * BN // 4 }}>;
+{% set ALD = BM if AT else BM + PAD %}
+{% set BLD = BN + PAD if BT else BN %}
+var<workgroup> tile_a: array<vec4<f32>, {{ SETS * BK * ALD // 4 }}>;
+var<workgroup> tile_b: array<vec4<f32>, {{ SETS * BK * BLD // 4 }}>;
 
 // Four elements of a stored row from (row, column), zeros beyond the edge.
 {% for o in ["a", "b"] %}
 {% set VEC = AVEC if o == "a" else BVEC %}
 fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> vec4<f32> {
+{% if not WHOLE %}
     if (row >= rows || column >= columns) { return vec4<f32>(); }
+{% endif %}
     let place = at + row * p.ld{{ o }} + column;
 {% if VEC %}
     return vec4<f32>({{ o }}[place / 4u]);
@@ -49,8 +56,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let n0 = (tile % p.tiles_n) * {{ BN }}u;
     let a_at = p.a_at + batch * p.a_batch;
     let b_at = p.b_at + batch * p.b_batch;
+{% if COLUMNS % 8 == 0 and (BM // TM) % 4 == 0 %}
+    // 32 neighbouring lanes, a subgroup of many GPUs, are 4 x 8 threads: each row of a tile is then read in one go.
+    let quad = lane / 32u;
+    let tx = (quad % {{ COLUMNS // 8 }}u) * 8u + lane % 8u;
+    let ty = (quad / {{ COLUMNS // 8 }}u) * 4u + lane % 32u / 8u;
+{% else %}
     let tx = lane % {{ COLUMNS }}u;
     let ty = lane / {{ COLUMNS }}u;
+{% endif %}
 {# Where load i of a thread lies: along k for an operand whose rows are of k, else along m or n. #}
 {% macro step_of(i, transposed, width) %}{% if transposed %}(lane + {{ i * THREADS }}u) / {{ width // 4 }}u{% else %}((lane + {{ i * THREADS }}u) % {{ BK // 4 }}u) * 4u{% endif %}{% endmacro %}
 {% macro line_of(i, transposed, width) %}{% if transposed %}((lane + {{ i * THREADS }}u) % {{ width // 4 }}u) * 4u{% else %}(lane + {{ i * THREADS }}u) / {{ BK // 4 }}u{% endif %}{% endmacro %}
@@ -69,28 +83,40 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var s{{ r }}_{{ c }} = vec4<f32>();
 {% endfor %}
 {% endfor %}
-    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
-        workgroupBarrier();
+{# From registers to the set of tiles that begins at these vectors. #}
+{% macro put(a, b) %}
 {% for i in range(ALOADS) %}
 {% if AT %}
-        tile_a[(a_k{{ i }} * {{ BM }}u + a_m{{ i }}) / 4u] = x{{ i }};
+        tile_a[{{ a }}(a_k{{ i }} * {{ ALD }}u + a_m{{ i }}) / 4u] = x{{ i }};
 {% else %}
 {% for j in range(4) %}
-        tile_a[((a_k{{ i }} + {{ j }}u) * {{ BM }}u + a_m{{ i }}) / 4u][a_m{{ i }} % 4u] = x{{ i }}.{{ comp[j] }};
+        tile_a[{{ a }}((a_k{{ i }} + {{ j }}u) * {{ ALD }}u + a_m{{ i }}) / 4u][a_m{{ i }} % 4u] = x{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% endif %}
 {% endfor %}
 {% for i in range(BLOADS) %}
 {% if BT %}
 {% for j in range(4) %}
-        tile_b[((b_k{{ i }} + {{ j }}u) * {{ BN }}u + b_n{{ i }}) / 4u][b_n{{ i }} % 4u] = w{{ i }}.{{ comp[j] }};
+        tile_b[{{ b }}((b_k{{ i }} + {{ j }}u) * {{ BLD }}u + b_n{{ i }}) / 4u][b_n{{ i }} % 4u] = w{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% else %}
-        tile_b[(b_k{{ i }} * {{ BN }}u + b_n{{ i }}) / 4u] = w{{ i }};
+        tile_b[{{ b }}(b_k{{ i }} * {{ BLD }}u + b_n{{ i }}) / 4u] = w{{ i }};
 {% endif %}
 {% endfor %}
+{% endmacro %}
+{% if SETS == 2 %}
+    var set_a = 0u;
+    var set_b = 0u;
+{{ put("", "") }}    workgroupBarrier();
+{% endif %}
+{% set A0 = "set_a + " if SETS == 2 else "" %}
+{% set B0 = "set_b + " if SETS == 2 else "" %}
+    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
+{% if SETS == 1 %}
         workgroupBarrier();
-        // The next step's operands, which nothing waits for until the tiles are free again.
+{{ put("", "") }}        workgroupBarrier();
+{% endif %}
+        // The next step's operands, which nothing waits for until they are put into a tile.
         let next = k0 + {{ BK }}u;
         if (next < p.k) {
 {% for i in range(ALOADS) %}
@@ -104,10 +130,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for j in range(4) %}
             {
 {% for r in range(ROWS) %}
-                let xa{{ r }} = tile_a[(k + {{ j }}u) * {{ BM // 4 }}u + {{ r * BM // TM }}u + ty];
+                let xa{{ r }} = tile_a[{{ A0 }}(k + {{ j }}u) * {{ ALD // 4 }}u + {{ r * BM // TM }}u + ty];
 {% endfor %}
 {% for c in range(COLS) %}
-                let wb{{ c }} = tile_b[(k + {{ j }}u) * {{ BN // 4 }}u + {{ c * COLUMNS }}u + tx];
+                let wb{{ c }} = tile_b[{{ B0 }}(k + {{ j }}u) * {{ BLD // 4 }}u + {{ c * COLUMNS }}u + tx];
 {% endfor %}
 {% for r in range(TM) %}
 {% for c in range(COLS) %}
@@ -117,6 +143,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
             }
 {% endfor %}
         }
+{% if SETS == 2 %}
+        // The other set was last read before the last barrier.
+        set_a = {{ BK * ALD // 4 }}u - set_a;
+        set_b = {{ BK * BLD // 4 }}u - set_b;
+{{ put("set_a + ", "set_b + ") }}        workgroupBarrier();
+{% endif %}
     }
     let y0 = batch * p.y_batch;
 {% for r in range(TM) %}

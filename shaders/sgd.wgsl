@@ -1,5 +1,5 @@
 // A step of stochastic gradient descent in place, as PyTorch's. hyper[0] is the learning rate, which rate_scale multiplies.
-// MOMENTUM: with a buffer. CLIP: the gradient is multiplied by factor.
+// MOMENTUM: with a buffer. CLIP: the gradient is multiplied by factor; where that is negative nothing changes.
 {% include "group.wgsl" %}
 struct Params {
     groups: u32, n: u32, momentum: f32, decay: f32, rate_scale: f32,
@@ -26,6 +26,10 @@ struct Params {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let i = group_index(id, count) * 64u + lane;
     if (i >= p.n) { return; }
+{% if CLIP %}
+    // The gradients have overflowed.
+    if (factor[p.factor_at] < 0.0) { return; }
+{% endif %}
     var g = grad[p.grad_at + i]{{ " * factor[p.factor_at]" if CLIP else "" }} + p.decay * x[p.x_at + i];
 {% if MOMENTUM %}
     g = p.momentum * m[p.m_at + i] + g;

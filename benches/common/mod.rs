@@ -90,6 +90,7 @@ pub fn settings(batch: usize, context: usize) -> Settings {
         eps: 1e-8,
         bias_correction: true,
         clip: 1.0,
+        precision: shaderlm::ops::Precision::F32,
         seed: 1,
     }
 }

@@ -68,7 +68,7 @@ impl Report {
             report.say(&format!("ceilings: copy {:.2} GB/s{f32_rate}", c.copy_gb_per_s));
         }
         report.say(&format!(
-            "{:<26} {:<34} {:>10} {:>8} {:>10} {:>9} {:>7}",
+            "{:<26} {:<44} {:>10} {:>8} {:>10} {:>9} {:>7}",
             "series", "case", "median ms", "IQR", "GFLOP/s", "GB/s", "of copy"
         ));
         report
@@ -91,7 +91,7 @@ impl Report {
             let share = share.map(|s| format!("{s:.0} %")).unwrap_or_default();
             let spread = format!("{:.1} %", 100.0 * m.spread());
             self.say(&format!(
-                "{:<26} {:<34} {:>10.3} {spread:>8} {:>10} {:>9} {share:>7}",
+                "{:<26} {:<44} {:>10.3} {spread:>8} {:>10} {:>9} {share:>7}",
                 m.series,
                 m.name,
                 m.median_ms,
@@ -101,6 +101,11 @@ impl Report {
             self.found.push(m);
         }
         Ok(())
+    }
+
+    /// A line for a contender that has no time, with the reason.
+    pub fn failed(&self, series: &str, name: &str, reason: &str) {
+        self.say(&format!("{series:<26} {name:<44} {reason}"));
     }
 
     /// Writes JSON and plot, where they are wanted.

@@ -8,7 +8,8 @@ use super::{
 use clap::{Args, ValueEnum};
 use shaderlm::{
     gpu::Ceilings,
-    graph::{Engine, Profiler},
+    graph::{Engine, PlanOptions, Profiler},
+    ops::Precision,
     train::{Batch, Trainer},
 };
 use std::error::Error;
@@ -37,6 +38,9 @@ pub struct Steps {
     pub context: usize,
     #[arg(long, value_enum, default_value = "all")]
     pub mode: Mode,
+    /// What may be rounded
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
     /// Wait for a line on standard input before each repetition, so that a caller can alternate engines within one run;
     /// ends at end of input. A line {"what":..,"ready":true} follows the warm-up.
     #[arg(long)]
@@ -55,6 +59,11 @@ impl Steps {
     /// A profiler, if one is wanted; plans that are compiled after it are profiled.
     pub fn profiler(&self, engine: &mut Engine) -> Option<std::sync::Arc<Profiler>> {
         self.profile.then(|| engine.profile())
+    }
+
+    /// How a forward pass is planned.
+    pub fn options(&self) -> PlanOptions {
+        PlanOptions { precision: self.precision, ..PlanOptions::named("forward") }
     }
 
     pub fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {

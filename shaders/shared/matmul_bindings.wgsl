@@ -1,5 +1,6 @@
 // Bindings that all matmul kernels share. AVEC, BVEC: a, b are arrays of vec4s; YVEC: y is, and what the epilogue reads.
 // T1, T2, ...: the types of their elements in memory; sums are in f32 whatever they are.
+// A kernel may say A_ELEMENT and B_ELEMENT for the elements of a and b.
 {% set types = [T1, T2, T3, T4, T5, T6] %}
 {% macro elements(type, vec) %}array<{{ "vec4<" ~ type ~ ">" if vec else type }}>{% endmacro %}
 struct Params {
@@ -19,8 +20,8 @@ struct Params {
 }
 {% set next = namespace(binding=4) %}
 @group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> a: {{ elements(T1, AVEC) }};
-@group(0) @binding(2) var<storage, read> b: {{ elements(T2, BVEC) }};
+@group(0) @binding(1) var<storage, read> a: {{ "array<" ~ A_ELEMENT ~ ">" if A_ELEMENT is defined else elements(T1, AVEC) }};
+@group(0) @binding(2) var<storage, read> b: {{ "array<" ~ B_ELEMENT ~ ">" if B_ELEMENT is defined else elements(T2, BVEC) }};
 @group(0) @binding(3) var<storage, read_write> y: {{ elements(T3, YVEC) }};
 {% if BIAS %}
 @group(0) @binding({{ next.binding }}) var<storage, read> bias: {{ elements(types[next.binding - 1], YVEC) }};

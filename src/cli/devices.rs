@@ -38,7 +38,7 @@ impl Devices {
                     "kind": format!("{:?}", adapter.info.device_type), "memory_bytes": memory,
                     "f16": c.f16, "subgroup": c.subgroup,
                     "timestamps": features.contains(wgpu::Features::TIMESTAMP_QUERY),
-                    "cooperative_matrix": !adapter.adapter.cooperative_matrix_properties().is_empty(),
+                    "cooperative_matrices": c.cooperative,
                     "max_binding_bytes": c.max_binding, "max_buffer_bytes": c.max_buffer,
                     "max_workgroups": c.max_groups, "kernels": kernels, "ceilings": ceilings,
                 });
@@ -56,12 +56,14 @@ impl Devices {
             let subgroup = c.subgroup.map_or("no".to_owned(), |n| format!("{n} lanes"));
             writeln!(
                 out,
-                "   features  f16 {}, subgroups {subgroup}, timestamps {}, pipeline cache {}, cooperative matrices {}",
+                "   features  f16 {}, subgroups {subgroup}, timestamps {}, pipeline cache {}",
                 yes(c.f16),
                 yes(features.contains(wgpu::Features::TIMESTAMP_QUERY)),
                 yes(features.contains(wgpu::Features::PIPELINE_CACHE)),
-                yes(!adapter.adapter.cooperative_matrix_properties().is_empty()),
             )?;
+            let matrices: Vec<_> = c.cooperative.iter().map(ToString::to_string).collect();
+            let matrices = if matrices.is_empty() { "none that wgpu and WGSL have".into() } else { matrices.join(", ") };
+            writeln!(out, "   matrices  {matrices}")?;
             writeln!(
                 out,
                 "   limits    binding {} MiB, buffer {} MiB, {} workgroups a dimension, workgroup {} lanes and {} KiB",

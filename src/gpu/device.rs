@@ -1,6 +1,6 @@
 //! An open device: its capabilities, and the place where its faults arrive.
 
-use super::{Autotune, DeviceChoice, GpuError, Tuning, adapter, pipeline::PipelineStore, timing::Timestamps};
+use super::{Autotune, Cooperative, DeviceChoice, GpuError, Tuning, adapter, cooperative, pipeline::PipelineStore, timing::Timestamps};
 use std::sync::{Arc, Mutex};
 
 /// What the open device can do, as far as kernels ask.
@@ -34,8 +34,8 @@ pub struct Capabilities {
     pub tuning: Arc<Tuning>,
     /// Where the device can write down the time.
     pub timestamps: Timestamps,
-    /// Sizes and types of cooperative matrices; none unless [`GpuOptions::cooperative`] asked for them.
-    pub cooperative: Vec<wgpu::CooperativeMatrixProperties>,
+    /// Kinds of cooperative matrices that WGSL can say.
+    pub cooperative: Vec<Cooperative>,
 }
 
 impl Capabilities {
@@ -74,8 +74,6 @@ pub struct GpuOptions {
     pub without: Vec<String>,
     /// Whether kernels are chosen by measuring.
     pub autotune: Autotune,
-    /// Ask for cooperative matrices too, which wgpu calls experimental.
-    pub cooperative: bool,
 }
 
 impl GpuOptions {
@@ -88,8 +86,16 @@ impl GpuOptions {
             default_limits: variable("SHADERLM_LIMITS") == "webgpu",
             without: variable("SHADERLM_WITHOUT").split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             autotune: Autotune::default(),
-            cooperative: false,
         }
+    }
+}
+
+/// What `request` opens with the features `wanted`, or, where the driver refuses these, with those that are `enough`; and the
+/// features it was. What a driver offers as an experiment is no reason to do without the device.
+fn opened<F: Copy + PartialEq, T, E>(enough: F, wanted: F, request: impl Fn(F) -> Result<T, E>) -> Result<(F, T), E> {
+    match request(wanted) {
+        Err(_) if wanted != enough => Ok((enough, request(enough)?)),
+        answer => Ok((wanted, answer?)),
     }
 }
 
@@ -123,23 +129,26 @@ impl Gpu {
             }
         }
         features |= offered & Timestamps::features(&allowed);
-        let mut experimental = wgpu::ExperimentalFeatures::disabled();
-        let cooperative = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
-        if options.cooperative && offered.contains(cooperative) && allowed("cooperative-matrix") {
-            features |= cooperative;
-            // Safety: shaders that use them are checked against the CPU before their results count.
-            experimental = unsafe { wgpu::ExperimentalFeatures::enabled() };
-        }
+        let matrices = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let limits = if options.default_limits { wgpu::Limits::default() } else { found.adapter.limits() };
-        let (device, queue) = pollster::block_on(found.adapter.request_device(&wgpu::DeviceDescriptor {
-            label: Some("shaderlm"),
-            required_features: features,
-            required_limits: limits.clone(),
-            memory_hints: wgpu::MemoryHints::Performance,
-            experimental_features: experimental,
-            ..Default::default()
-        }))
-        .map_err(|e| GpuError::Open { adapter: found.info.name.clone(), reason: e.to_string() })?;
+        let request = |features: wgpu::Features| {
+            pollster::block_on(found.adapter.request_device(&wgpu::DeviceDescriptor {
+                label: Some("shaderlm"),
+                required_features: features,
+                required_limits: limits.clone(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                experimental_features: if features.contains(matrices) {
+                    // Safety: kernels that use them are chosen only where their results were checked on the adapter.
+                    unsafe { wgpu::ExperimentalFeatures::enabled() }
+                } else {
+                    wgpu::ExperimentalFeatures::disabled()
+                },
+                ..Default::default()
+            }))
+        };
+        let wanted = if allowed("cooperative-matrix") { features | (offered & matrices) } else { features };
+        let (features, (device, queue)) = opened(features, wanted, request)
+            .map_err(|e| GpuError::Open { adapter: found.info.name.clone(), reason: e.to_string() })?;
 
         let fault = Arc::new(Mutex::new(None));
         let (for_errors, for_loss) = (fault.clone(), fault.clone());
@@ -175,25 +184,24 @@ impl Gpu {
             tuning: Arc::new(Tuning::open(format!("{}, {}, {}, {features:?}", found.info.name, found.info.backend, driver), options.autotune)),
             driver,
             timestamps: Timestamps::of(features),
-            cooperative: if features.contains(cooperative) {
-                found.adapter.cooperative_matrix_properties()
-            } else {
-                Vec::new()
-            },
+            cooperative: if features.contains(matrices) { cooperative::offered(&found.adapter) } else { Vec::new() },
             name: found.info.name.clone(),
         };
         let pipelines = PipelineStore::new(&device, &found.info, features);
         Ok(Self { caps, device, queue, pipelines, fault })
     }
 
-    /// Runs `make` under validation and out-of-memory error scopes.
+    /// Runs `make` under error scopes for all there is: validation, memory and the driver's own errors.
     ///
     /// # Errors
     /// What the scopes caught, or the device's loss.
     pub fn guarded<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> T) -> Result<T, GpuError> {
         let memory = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+        // A driver that does not compile a shader.
+        let internal = self.device.push_error_scope(wgpu::ErrorFilter::Internal);
         let made = make();
+        let internal = pollster::block_on(internal.pop());
         let (validation, memory) = (pollster::block_on(validation.pop()), pollster::block_on(memory.pop()));
         if memory.is_some() {
             return Err(GpuError::OutOfMemory {
@@ -203,7 +211,7 @@ impl Gpu {
                 reason: "is out of memory".into(),
             });
         }
-        if let Some(error) = validation {
+        if let Some(error) = validation.or(internal) {
             return Err(GpuError::Validation { what: what.into(), reason: error.to_string() });
         }
         self.check()?;
@@ -264,5 +272,23 @@ impl Gpu {
     /// Writes the compiled pipelines to the user's cache folder, where the backend can.
     pub fn save_pipelines(&self) {
         self.pipelines.save();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::opened;
+
+    /// A driver that opens a device for any of these features, and refuses all others.
+    fn driver(opens: &'static [u32]) -> impl Fn(u32) -> Result<u32, String> {
+        move |features| if opens.contains(&features) { Ok(features) } else { Err(format!("not {features}")) }
+    }
+
+    #[test]
+    fn a_driver_that_refuses_an_experiment_still_opens_the_device() {
+        assert_eq!(opened(1, 3, driver(&[1, 3])), Ok((3, 3)));
+        assert_eq!(opened(1, 3, driver(&[1])), Ok((1, 1)), "opened again without");
+        assert_eq!(opened(1, 3, driver(&[])), Err("not 1".into()));
+        assert_eq!(opened(1, 1, driver(&[])), Err("not 1".into()), "nothing to leave out");
     }
 }

@@ -42,7 +42,7 @@ pub enum GpuError {
         /// Which limit was met.
         reason: String,
     },
-    /// wgpu's validation refused something: an error in shaderlm itself.
+    /// wgpu's validation refused something, which is an error in shaderlm itself, or the driver did.
     #[error("wgpu refused {what}: {reason}")]
     Validation {
         /// What was being made or run.

@@ -13,9 +13,19 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads.
-pub(super) fn storages(nodes: &[Node], roots: &[Root], operands: &HashMap<Tensor, Operand>, outputs: &[Tensor]) -> Vec<Storage> {
+/// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads, and it
+/// gives all inputs in 32 bits but `halves`.
+pub(super) fn storages(
+    nodes: &[Node],
+    roots: &[Root],
+    operands: &HashMap<Tensor, Operand>,
+    outputs: &[Tensor],
+    halves: &[Tensor],
+) -> Vec<Storage> {
     let mut half: Vec<_> = roots.iter().map(|root| root.leaf.is_none()).collect();
+    for operand in halves.iter().filter_map(|tensor| operands.get(tensor)) {
+        half[operand.root] |= matches!(roots[operand.root].leaf, Some(Leaf::Input(_)));
+    }
     for node in nodes {
         let types: Vec<_> = node.inputs.iter().map(|t| operands[t].ty.clone()).collect();
         if node.op.view(&types).is_some() {
@@ -33,6 +43,22 @@ pub(super) fn storages(nodes: &[Node], roots: &[Root], operands: &HashMap<Tensor
     }
     for tensor in outputs {
         half[operands[tensor].root] = false;
+    }
+    // From the last sum back to what it is made of; again while anything changes, since a view's source may stand further back.
+    loop {
+        let mut changed = false;
+        for node in nodes.iter().rev() {
+            let whole = node.outputs.first().is_some_and(|sum| !half[operands[sum].root]);
+            for (i, tensor) in node.inputs.iter().enumerate().filter(|_| whole) {
+                let root = operands[tensor].root;
+                if node.op.half_input(i) == Half::Added && half[root] {
+                    (half[root], changed) = (false, true);
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
     }
     half.into_iter().map(|half| if half { Storage::F16 } else { Storage::F32 }).collect()
 }

@@ -67,7 +67,7 @@ pub(super) fn lower(
     };
     let (mut roots, mut operands) = place(g, &nodes, outputs);
     if options.precision == Precision::Mixed {
-        for (root, storage) in storages(&nodes, &roots, &operands, outputs).into_iter().enumerate() {
+        for (root, storage) in storages(&nodes, &roots, &operands, outputs, &options.halves).into_iter().enumerate() {
             roots[root].storage = storage;
         }
         operands.values_mut().for_each(|operand| operand.storage = roots[operand.root].storage);

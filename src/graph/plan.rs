@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu},
-    ops::{DType, HostTensor, Precision, Recorder, Tensor, TensorType},
+    ops::{DType, HostData, HostTensor, Precision, Recorder, Storage, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
@@ -26,6 +26,8 @@ pub struct PlanOptions {
     pub no_fusion: bool,
     /// What may be rounded.
     pub precision: Precision,
+    /// Inputs that a mixed plan keeps in 16-bit floats, where all kernels that read them take them so.
+    pub halves: Vec<Tensor>,
     /// The kernel to take wherever there is a choice, for measuring.
     pub choice: Option<usize>,
 }
@@ -67,7 +69,7 @@ pub struct GpuPlan {
     bound: Vec<Bound>,
     /// Ends of the submissions, as counts of dispatches.
     cuts: Vec<usize>,
-    inputs: HashMap<Tensor, (BufferSlice, TensorType)>,
+    inputs: HashMap<Tensor, (BufferSlice, TensorType, Storage)>,
     outputs: HashMap<Tensor, (Buffer, u64, TensorType)>,
     sentinels: Vec<(Buffer, u64, u64)>,
     profiled: Option<Profiled>,
@@ -236,7 +238,7 @@ impl GpuPlan {
                 && let Some((buffer, offset)) = &memory[operand.root]
             {
                 let slice = BufferSlice { buffer: buffer.clone(), offset: *offset, bytes: operand.ty.bytes() };
-                inputs.insert(tensor, (slice, operand.ty.clone()));
+                inputs.insert(tensor, (slice, operand.ty.clone(), operand.storage));
             }
         }
         let mut outputs = HashMap::new();
@@ -355,9 +357,18 @@ impl Plan {
         let begin = self.profiled().is_some().then(Instant::now);
         match &mut self.0 {
             Inner::Gpu(plan) => {
-                let Some((slice, ty)) = plan.inputs.get(&tensor) else { return Ok(()) };
+                let Some((slice, ty, storage)) = plan.inputs.get(&tensor) else { return Ok(()) };
                 fits(ty, &value)?;
-                plan.gpu.write(&slice.buffer, slice.offset, device_bytes(&value))?;
+                match (storage, &value.data) {
+                    (Storage::F16, HostData::Float(data)) => {
+                        let halves: Vec<_> = data.iter().map(|&x| half::f16::from_f32(x)).collect();
+                        let mut bytes = bytemuck::cast_slice(&halves).to_vec();
+                        // Buffers are written in whole words.
+                        bytes.resize(bytes.len().next_multiple_of(4), 0u8);
+                        plan.gpu.write(&slice.buffer, slice.offset, &bytes)?;
+                    }
+                    _ => plan.gpu.write(&slice.buffer, slice.offset, device_bytes(&value))?,
+                }
             }
             Inner::Cpu(plan) => {
                 fits(plan.graph.ty(tensor), &value)?;

@@ -133,7 +133,7 @@ impl Operation for Binary {
     }
 
     fn half_input(&self, _i: usize) -> Half {
-        Half::Accepted
+        if self.0 == Kind::Add { Half::Added } else { Half::Accepted }
     }
     fn half_output(&self, _i: usize) -> bool {
         true

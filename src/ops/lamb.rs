@@ -33,7 +33,8 @@ struct LambStep(Lamb);
 /// `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; u = m / (sqrt(v) + eps) + decay p; p = p - lr ratio u`
 ///
 /// where ratio is `|p| / |u|`, or 1 if either norm is 0 or the rule does not adapt. `hyper` is `[rate, _, _]` with lr
-/// = rate times the rule's `rate_scale`; `factor` `[]` is the clipping's.
+/// = rate times the rule's `rate_scale`; `factor` `[]` is the clipping's; where it is negative
+/// nothing changes ([`loss_scale`]).
 ///
 /// # Errors
 /// Shapes differ.
@@ -100,9 +101,10 @@ impl Operation for LambStep {
             let (x, u) = (x.part(range.clone()), u.part(range.clone()));
             let vec4 = cx.vec4(range.len(), &[&x, &u]);
             let units = if vec4 { range.len() / 4 } else { range.len() };
-            let bindings = [x.write(), u.read(), norms.all().read(), hyper.all().read()];
+            let mut bindings = vec![x.write(), u.read(), norms.all().read(), hyper.all().read()];
+            bindings.extend(factor.as_ref().map(|f| f.all().read()));
             let words = [units as u32, rule.rate_scale.to_bits()];
-            cx.dispatch(kernel!("lamb_apply").with("VEC", vec4), &bindings, &words, units.div_ceil(LANES))?;
+            cx.dispatch(kernel!("lamb_apply").with("VEC", vec4).with("CLIP", factor.is_some()), &bindings, &words, units.div_ceil(LANES))?;
         }
         Ok(())
     }
@@ -116,6 +118,10 @@ impl Reference for LambStep {
         let factor = inputs.get(5).map_or(T::ONE, |f| f.f()[0]);
         let rate = inputs[4].f()[0] * scale;
         inputs.truncate(4);
+        if factor < T::ZERO {
+            inputs.remove(1);
+            return inputs;
+        }
         let [x, grad, m, v] = &mut inputs[..] else { return inputs };
         let (x, m, v) = (x.f_mut(), m.f_mut(), v.f_mut());
         let mut u = Vec::with_capacity(x.len());

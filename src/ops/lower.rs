@@ -40,6 +40,9 @@ pub enum Half {
     Never,
     /// Yes, where it is stored so.
     Accepted,
+    /// Yes, but it is added to the first output, and no less is to be kept of it than of the sum: gradients of weights that are
+    /// added up stay in 32 bits.
+    Added,
     /// Yes, and a weight is to be rounded for it.
     Wanted,
 }
@@ -135,8 +138,10 @@ pub struct Lowering<'a> {
 /// A choice between kernels.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The kind of work: operation, layout, sizes, and precision where it is not f32.
+    /// The kind of work: operation, layout, sizes, and how inputs are stored where they need not all be in 32 bits.
     pub work: String,
+    /// How each input is stored.
+    pub stored: Vec<Storage>,
     /// The kernels that can do it; others are checked against the first.
     pub kernels: Vec<String>,
     /// The one that a rule of thumb takes.
@@ -191,12 +196,14 @@ impl<'a> Lowering<'a> {
         }
         if self.precision == Precision::Mixed {
             work.push_str(" mixed");
+            work.extend(self.inputs.iter().map(|input| format!(" {}", 8 * input.storage.bytes())));
         }
         if let Some(forced) = self.forced {
             return forced.min(kernels.len() - 1);
         }
         let measured = self.caps.tuning.best(&work, &kernels);
-        self.decisions.push(Decision { work, kernels, rule, measured, flops });
+        let stored = self.inputs.iter().map(|input| input.storage).collect();
+        self.decisions.push(Decision { work, stored, kernels, rule, measured, flops });
         measured.unwrap_or(rule)
     }
 

@@ -48,7 +48,7 @@ struct SgdStep {
 /// `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p = p (1 - lr decay) - lr (m / c1) / (sqrt(v / c2) + eps)`
 ///
 /// `hyper` is `[rate, c1, c2]` with lr = rate times the rule's `rate_scale`, and `c = 1 - beta^step`, the bias corrections.
-/// `factor` `[]` is the clipping's.
+/// `factor` `[]` is the clipping's; where it is negative nothing changes ([`loss_scale`]).
 ///
 /// # Errors
 /// Shapes differ.
@@ -69,7 +69,7 @@ pub fn adamw(
 }
 
 /// A step of stochastic gradient descent as PyTorch's `SGD`: `g = factor * grad + decay p; m = momentum m + g; p = p - lr m`,
-/// where without a buffer m is g. `hyper` is `[rate, _, _]` with lr = rate times the rule's `rate_scale`.
+/// where without a buffer m is g; where the factor is negative nothing changes. `hyper` is `[rate, _, _]` with lr = rate times the rule's `rate_scale`.
 ///
 /// # Errors
 /// Shapes differ.
@@ -142,6 +142,10 @@ impl Reference for AdamWStep {
         let [rate, c1, c2] = [0, 1, 2].map(|i| inputs[4].f()[i]);
         let rate = rate * scale;
         inputs.truncate(4);
+        if factor < T::ZERO {
+            inputs.remove(1);
+            return inputs;
+        }
         let [x, grad, m, v] = &mut inputs[..] else { return inputs };
         let (x_data, m_data, v_data) = (x.f_mut(), m.f_mut(), v.f_mut());
         for (i, &grad) in grad.f().iter().enumerate() {
@@ -195,6 +199,9 @@ impl Reference for SgdStep {
         let rate = inputs[2].f()[0] * scale;
         let mut updated = vec![inputs[0].clone()];
         updated.extend(self.buffer.then(|| inputs[3].clone()));
+        if factor < T::ZERO {
+            return updated;
+        }
         for (i, &grad) in inputs[1].f().iter().enumerate() {
             let mut g = grad * factor + decay * updated[0].f()[i];
             if let Some(buffer) = updated.get_mut(1) {

@@ -3,7 +3,7 @@
 use super::{Schedule, TrainError};
 use crate::{
     graph::{Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
-    ops::{self, AdamW, HostTensor, Lamb, OpError, Recorder, Sgd, Shape, Tensor, TensorType},
+    ops::{self, AdamW, HostTensor, Lamb, OpError, Precision, Recorder, Sgd, Shape, Tensor, TensorType},
 };
 
 /// What a model is trained on: the inputs of a micro-batch, and the loss that they give.
@@ -85,6 +85,8 @@ pub struct Settings {
     pub bias_correction: bool,
     /// Largest global norm of the gradient; 0 for no clipping.
     pub clip: f32,
+    /// What the step's forward and backward passes may round. The evaluation rounds nothing.
+    pub precision: Precision,
     /// Seed of data order and dropout.
     pub seed: u32,
 }
@@ -98,8 +100,27 @@ pub struct Outcome {
     pub grad_norm: f32,
     /// Learning rate.
     pub rate: f32,
+    /// Of a mixed step: the loss scale that the next one has, and how many have been skipped in all because their gradients
+    /// overflowed, this one among them if its norm is not finite.
+    pub scale: Option<(f32, usize)>,
     /// Of each micro-batch, [`Loss::others`].
     pub others: Vec<Vec<HostTensor<f32>>>,
+}
+
+impl Outcome {
+    /// Figures of mixed training, for the log; none of other training.
+    pub fn scaling(&self) -> impl Iterator<Item = (String, f64)> {
+        let figures = self.scale.map(|(scale, skipped)| [("loss_scale", f64::from(scale)), ("skipped_steps", skipped as f64)]);
+        figures.into_iter().flatten().map(|(name, value)| (name.to_owned(), value))
+    }
+
+    /// How many steps were skipped, in words; empty if none were.
+    pub fn skipped(&self) -> String {
+        match self.scale {
+            Some((_, skipped @ 1..)) => format!("; {skipped} of the steps skipped, since their gradients overflowed"),
+            _ => String::new(),
+        }
+    }
 }
 
 /// A recorded micro-batch.
@@ -109,6 +130,9 @@ struct Micro {
     rng: Tensor,
     others: Vec<Tensor>,
 }
+
+/// The variable of [`ops::loss_scale`]'s state.
+const LOSS_SCALE: &str = "optimizer.loss_scale";
 
 /// A planned training step and a planned evaluation.
 pub struct Trainer {
@@ -145,6 +169,7 @@ impl Trainer {
             objective.inputs.iter().map(|(name, ty)| g.input(name, ty.clone())).collect()
         };
 
+        let scaling = if settings.precision == Precision::Mixed { Some(g.variable(LOSS_SCALE, TensorType::f32([3]))?) } else { None };
         // Each micro-batch's backward pass follows its forward pass, so that only one set of activations is alive.
         let mut micro = Vec::new();
         let mut total: Option<Tensor> = None;
@@ -158,7 +183,15 @@ impl Trainer {
             } else {
                 mean
             };
-            let found = gradients(&mut g, part, &variables)?;
+            let scaled = match scaling {
+                Some(state) => {
+                    let scale = ops::slice(&mut g, state, 0, 0..1)?;
+                    let scale = ops::reshape(&mut g, scale, [])?;
+                    ops::mul(&mut g, part, scale)?
+                }
+                None => part,
+            };
+            let found = gradients(&mut g, scaled, &variables)?;
             for (sum, grad) in sums.iter_mut().zip(found) {
                 *sum = match (*sum, grad) {
                     (Some(sum), Some(grad)) => Some(ops::add(&mut g, sum, grad)?),
@@ -174,13 +207,18 @@ impl Trainer {
         let total = total.ok_or_else(|| TrainError::Setting { flag: "--accumulate", reason: "must be at least 1".into() })?;
 
         let grads: Vec<_> = sums.iter().flatten().copied().collect();
-        let norm = g.layer("clip", |g| ops::global_norm(g, &grads))?;
-        let factor = if settings.clip > 0.0 {
-            Some(g.layer("clip", |g| ops::clip_factor(g, norm, settings.clip))?)
-        } else {
-            None
-        };
+        let mut norm = g.layer("clip", |g| ops::global_norm(g, &grads))?;
+        let clip = (settings.clip > 0.0).then_some(settings.clip);
+        let mut factor = None;
         let mut state: Vec<_> = parameters.iter().map(|p| (p.name.clone(), p.shape.clone())).collect();
+        if let Some(scaling) = scaling {
+            let [of_scaled, without] = g.layer("clip", |g| ops::loss_scale(g, norm, scaling, clip))?;
+            (factor, norm) = (Some(of_scaled), without);
+            engine.set(LOSS_SCALE, &HostTensor::floats([3], vec![ops::FIRST_LOSS_SCALE, 0.0, 0.0]))?;
+            state.push((LOSS_SCALE.into(), Shape::from([3])));
+        } else if let Some(most) = clip {
+            factor = Some(g.layer("clip", |g| ops::clip_factor(g, norm, most))?);
+        }
         for ((parameter, &variable), grad) in parameters.iter().zip(&variables).zip(&sums) {
             let Some(grad) = *grad else { continue };
             let ty = g.ty(variable).clone();
@@ -212,7 +250,7 @@ impl Trainer {
         }
         let mut outputs = vec![total, norm];
         outputs.extend(micro.iter().flat_map(|m| &m.others));
-        let plan = engine.compile(g, &outputs, &PlanOptions::named("train"))?;
+        let plan = engine.compile(g, &outputs, &PlanOptions { precision: settings.precision, ..PlanOptions::named("train") })?;
 
         let mut g = Graph::new();
         let eval_inputs = feed(&mut g);
@@ -239,8 +277,10 @@ impl Trainer {
             }
         }
         let rate = s.schedule.rate(step);
+        // A skipped step has not moved the moments, so that it does not count.
+        let taken = step - self.scale(engine)?.map_or(0, |(_, skipped)| skipped.min(step));
         let correction =
-            |beta: f32| if s.bias_correction { (1.0 - f64::from(beta).powi(step as i32 + 1)) as f32 } else { 1.0 };
+            |beta: f32| if s.bias_correction { (1.0 - f64::from(beta).powi(taken as i32 + 1)) as f32 } else { 1.0 };
         self.plan.set(self.hyper, HostTensor::floats([3], vec![rate, correction(s.beta1), correction(s.beta2)]))?;
         self.plan.run(engine)?;
         let loss = self.plan.get(self.loss)?.f()[0];
@@ -250,7 +290,15 @@ impl Trainer {
         }
         let read = |micro: &Micro| micro.others.iter().map(|&t| self.plan.get(t)).collect::<Result<Vec<_>, _>>();
         let others = self.micro.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        Ok(Outcome { loss, grad_norm, rate, others })
+        Ok(Outcome { loss, grad_norm, rate, scale: self.scale(engine)?, others })
+    }
+
+    /// The loss scale and the number of steps skipped, of mixed training.
+    fn scale(&self, engine: &Engine) -> Result<Option<(f32, usize)>, TrainError> {
+        if self.settings.precision == Precision::F32 {
+            return Ok(None);
+        }
+        Ok(engine.get(LOSS_SCALE)?.map(|state| (state.f()[0], state.f()[2] as usize)))
     }
 
     /// The loss of one batch without dropout, nats, and [`Loss::others`].

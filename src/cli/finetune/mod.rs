@@ -11,6 +11,7 @@ use super::{
 use run::{HeldOut, Run};
 use shaderlm::{
     models::{Config, FineTuning, Mode, Model},
+    ops::Precision,
     train::{
         Optimizer, Schedule, ScheduleShape, Settings,
         tasks::{Columns, Encoder, Target, Task, TaskData},
@@ -98,6 +99,9 @@ pub struct Finetune {
     /// Added to the root of Adam's second moment
     #[arg(long, value_name = "X", default_value_t = 1e-6, value_parser = number_in(0.0, 1.0))]
     eps: f32,
+    /// What a step may round; mixed is for GPUs with 16-bit floats (see `shaderlm train gpt2 --help`)
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Largest global norm of the gradient; 0 for no clipping
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = number_in(0.0, 1e9))]
     clip: f32,
@@ -250,6 +254,7 @@ impl Finetune {
             eps: self.eps,
             bias_correction: true,
             clip: self.clip,
+            precision: self.precision,
             seed: self.seed,
         }
     }

@@ -79,7 +79,7 @@ impl Run<'_> {
         let every = flags.eval_every.unwrap_or(self.rows.len().div_ceil(a_step));
         let mut order = Order::new(self.rows.len(), flags.seed);
         let mut best: Option<Evaluation> = None;
-        let (mut done, mut without_gain, mut stopped) = (0, 0, false);
+        let (mut done, mut without_gain, mut stopped, mut skipped) = (0, 0, false, String::new());
         for step in 0..steps {
             let begin = Instant::now();
             let mut batches = Vec::with_capacity(flags.accumulate);
@@ -90,6 +90,7 @@ impl Run<'_> {
             }
             let outcome = trainer.step(engine, step, &batches)?;
             done = step + 1;
+            skipped = outcome.skipped();
             let tokens = a_step * tuning.choices * tuning.time;
             let mut record = Record {
                 step: done,
@@ -98,7 +99,7 @@ impl Run<'_> {
                 lr: Some(outcome.rate),
                 eval_loss: None,
                 tokens_per_second: Some(tokens as f64 / begin.elapsed().as_secs_f64()),
-                figures: Figures::new(),
+                figures: outcome.scaling().collect(),
             };
             stopped = stop.load(Ordering::SeqCst);
             if !stopped && (done == steps || (every > 0 && done % every == 0)) {
@@ -113,7 +114,7 @@ impl Run<'_> {
                     );
                 });
                 record.eval_loss = Some(evaluation.loss);
-                record.figures = evaluation.figures.iter().map(|(name, value)| (format!("eval_{name}"), *value)).collect();
+                record.figures.extend(evaluation.figures.iter().map(|(name, value)| (format!("eval_{name}"), *value)));
                 let (merit, before) = (evaluation.merit(metric), best.as_ref().map(|best| (best.merit(metric), best.loss)));
                 without_gain = if before.is_none_or(|before| merit > before.0) { 0 } else { without_gain + 1 };
                 // Of equals the one with the lower loss: few examples soon have no more to tell.
@@ -130,7 +131,7 @@ impl Run<'_> {
             }
         }
         bar.finish_and_clear();
-        self.summary(done, stopped, best.as_ref());
+        self.summary(done, stopped, &skipped, best.as_ref());
         Ok(())
     }
 
@@ -160,7 +161,7 @@ impl Run<'_> {
         Ok(save(&flags.out, config, &self.parameters, engine, Some(self.tokenizer), flags.dtype.into())?)
     }
 
-    fn summary(&self, done: usize, stopped: bool, best: Option<&Evaluation>) {
+    fn summary(&self, done: usize, stopped: bool, skipped: &str, best: Option<&Evaluation>) {
         let (steps, out) = (self.settings.schedule.steps, self.flags.out.display());
         let end = if stopped {
             format!("stopped at step {done} of {steps}")
@@ -172,7 +173,7 @@ impl Run<'_> {
         };
         match best {
             Some(Evaluation { step, loss, figures }) => {
-                say!("{end}; best {} at step {step}: held-out loss {loss:.4}{}; model in {out}", self.metric, words(figures));
+                say!("{end}; best {} at step {step}: held-out loss {loss:.4}{}{skipped}; model in {out}", self.metric, words(figures));
             }
             None => say!("{end}, before the first evaluation; nothing was saved"),
         }

@@ -10,6 +10,7 @@ use clap::{ArgAction, ValueEnum};
 use shaderlm::{
     checkpoint::StoredType,
     models::{Config, Model},
+    ops::Precision,
     text::Tokenizer,
     train::{Documents, Optimizer, Pretraining, Schedule, ScheduleShape, Settings},
 };
@@ -106,6 +107,10 @@ pub struct Flags {
     /// Largest global norm of the gradient; 0 for no clipping
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = number_in(0.0, 1e9))]
     pub clip: f32,
+    /// What a step may round. Mixed is for GPUs with 16-bit floats: half the memory for activations, and products on tensor cores
+    /// where there are some; the loss is scaled so that small gradients do not vanish, and steps that overflow are skipped
+    #[arg(long, value_enum, default_value_t)]
+    pub precision: Precision,
     /// Dropout on embeddings and on what is added to the residual stream
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = number_in(0.0, 0.95))]
     pub dropout: f32,
@@ -317,6 +322,7 @@ impl Flags {
             beta2: self.beta2.unwrap_or(defaults.beta2),
             eps: self.eps.unwrap_or(defaults.eps),
             clip: self.clip,
+            precision: self.precision,
             bias_correction: defaults.bias_correction,
             seed: self.seed,
         }

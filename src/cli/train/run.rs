@@ -139,17 +139,19 @@ impl Run<'_> {
         let mut held_out: Option<(f64, Figures)> = None;
         let mut saved = None;
         let mut done = first;
-        let mut last_loss = f32::NAN;
+        let (mut last_loss, mut skipped) = (f32::NAN, String::new());
         for step in first..flags.steps {
             let begin = Instant::now();
             let batches = task.batches(step);
             let outcome = trainer.step(engine, step, &batches)?;
             done = step + 1;
             last_loss = outcome.loss;
+            skipped = outcome.skipped();
             let speed = tokens_a_step as f64 / begin.elapsed().as_secs_f64();
             let due = |every: usize| done == flags.steps || (every > 0 && done % every == 0);
             let mut figures = task.figures(&batches, &outcome);
             let shown = words(&figures);
+            figures.extend(outcome.scaling());
             let mut eval_loss = None;
             if due(flags.eval_every) {
                 let evaluated = task.evaluate(engine, trainer, &|i, n| bar.set_message(format!("evaluating {i}/{n}")))?;
@@ -195,7 +197,7 @@ impl Run<'_> {
             say!("stopped and saved at step {done} of {}; --resume goes on", flags.steps);
         } else {
             let held_out = held_out.map(|(loss, figures)| format!(", held-out loss {loss:.4}{}", words(&figures)));
-            say!("{} steps done: loss {last_loss:.4}{}; model in {}", flags.steps, held_out.unwrap_or_default(), flags.out.display());
+            say!("{} steps done: loss {last_loss:.4}{}{skipped}; model in {}", flags.steps, held_out.unwrap_or_default(), flags.out.display());
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{Ceilings, Effort, Progress, Rate};
 use crate::{
-    gpu::{Access, Bound, Buffer, BufferSlice, Gpu, GpuError, Kernel, Stopwatch},
+    gpu::{Access, Bound, Buffer, BufferSlice, Cooperative, Gpu, GpuError, Kernel, Scalar, Stopwatch},
     kernel,
 };
 use half::f16;
@@ -290,7 +290,6 @@ fn chains(gpu: &Gpu, effort: Effort, ty: &'static str) -> Result<Rate, GpuError>
 
 /// GFLOP/s of cooperative matrices, over all sizes and types that the adapter has and WGSL can say.
 fn cooperative(gpu: &Gpu, effort: Effort) -> Result<Rate, GpuError> {
-    use wgpu::CooperativeScalarType::{F16, F32};
     let reason = |reason: &str| Ok(Rate::Missing { reason: reason.into() });
     if gpu.caps.cooperative.is_empty() {
         return reason("wgpu has no cooperative matrices on this adapter");
@@ -300,19 +299,13 @@ fn cooperative(gpu: &Gpu, effort: Effort) -> Result<Rate, GpuError> {
     };
     let mut found: Vec<(f64, String)> = Vec::new();
     let mut failed = None;
-    for c in &gpu.caps.cooperative {
-        let side = c.m_size;
-        if c.n_size != side || c.k_size != side || !(side == 8 || side == 16) {
+    for &c in &gpu.caps.cooperative {
+        let halves = [c.operands, c.sums].contains(&Scalar::F16);
+        if (c.operands, c.sums) == (Scalar::F32, Scalar::F16) || (halves && !gpu.caps.f16) {
             continue;
         }
-        let (ty, sum) = match (c.ab_type, c.cr_type) {
-            (F16, F32) if gpu.caps.f16 => ("f16", "f32"),
-            (F16, F16) if gpu.caps.f16 => ("f16", "f16"),
-            (F32, F32) => ("f32", "f32"),
-            _ => continue,
-        };
-        match products(gpu, effort, (lanes, side), (ty, sum)) {
-            Ok(gflops) => found.push((gflops, format!("{side}x{side}x{side} {ty} -> {sum}"))),
+        match products(gpu, effort, lanes, c) {
+            Ok(gflops) => found.push((gflops, c.to_string())),
             Err(error @ (GpuError::Wrong { .. } | GpuError::Validation { .. })) => failed = Some(error.to_string()),
             Err(other) => return Err(other),
         }
@@ -325,13 +318,9 @@ fn cooperative(gpu: &Gpu, effort: Effort) -> Result<Rate, GpuError> {
     })
 }
 
-/// GFLOP/s of products of `side` x `side` matrices of the first type, added up in the second, by subgroups of `lanes`.
-fn products(
-    gpu: &Gpu,
-    effort: Effort,
-    (lanes, side): (u32, u32),
-    types: (&'static str, &'static str),
-) -> Result<f64, GpuError> {
+/// GFLOP/s of products of such matrices by subgroups of `lanes`.
+fn products(gpu: &Gpu, effort: Effort, lanes: u32, matrices: Cooperative) -> Result<f64, GpuError> {
+    let (side, types) = (matrices.size, (matrices.operands.word(), matrices.sums.word()));
     let n = side as usize;
     // Element of matrix m of either side.
     let (a, b) = (|m: usize, i: usize, k: usize| (i + 2 * k + m) % 3, |m: usize, k: usize, j: usize| (3 * k + j + m) % 4);

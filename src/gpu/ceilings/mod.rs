@@ -91,7 +91,7 @@ impl Ceilings {
         if *choice == DeviceChoice::Cpu {
             return Ok(host::measure(effort, progress));
         }
-        let gpu = Gpu::open(&GpuOptions { cooperative: true, ..GpuOptions::new(choice.clone()) })?;
+        let gpu = Gpu::open(&GpuOptions::new(choice.clone()))?;
         let found = kernels::measure(&gpu, effort, progress);
         gpu.save_pipelines();
         found

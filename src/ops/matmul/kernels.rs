@@ -1,10 +1,10 @@
 //! Which kernel computes a product on which adapter, and how a product larger than a binding is cut.
 
-use super::{MatMul, Sizes};
+use super::{MatMul, Sizes, cooperative::{self, Tile}};
 use crate::{
-    gpu::{Access, Kernel},
+    gpu::{Access, Capabilities, Kernel},
     kernel,
-    ops::{Lowering, OpError, Operand, Window},
+    ops::{Lowering, OpError, Operand, Precision, Storage, Window},
 };
 use std::ops::Range;
 
@@ -43,17 +43,30 @@ struct Part {
     k: Range<usize>,
 }
 
+/// What one dispatch multiplies: so many matrices of these sizes, m, n, k, in windows of the operands.
+struct Piece<'a> {
+    sizes: (usize, usize, usize),
+    matrices: usize,
+    /// They are parts of one matrix, or just one.
+    lone: bool,
+    a: &'a Window,
+    b: &'a Window,
+}
+
 /// A kernel for a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Choice {
     /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
     Direct { rows: usize, columns: usize },
-    /// Through workgroup memory: the tile of a workgroup, that of a thread, and in how many parts k is taken at once.
-    Tiled { tile: [usize; 2], thread: [usize; 2], split: usize },
+    /// Through workgroup memory: the tile of a workgroup, that of a thread, sets of tiles in workgroup memory, and in how many
+    /// parts k is taken at once.
+    Tiled { tile: [usize; 2], thread: [usize; 2], sets: usize, split: usize },
     /// A few rows by columns of b.
     Rows,
     /// A few rows by rows of b.
     Dot,
+    /// By cooperative matrices: operands are rounded to 16 bits.
+    Cooperative { tile: Tile, split: usize },
 }
 
 impl Choice {
@@ -61,17 +74,52 @@ impl Choice {
     fn name(self) -> String {
         match self {
             Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
-            Self::Tiled { tile: [m, n], thread: [a, b], split: 1 } => format!("tiled {m}x{n} by {a}x{b}"),
-            Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}, k in {split}"),
+            Self::Tiled { tile: [m, n], thread: [a, b], sets, split } => {
+                let sets = if sets == 1 { "" } else { ", two sets" };
+                format!("tiled {m}x{n} by {a}x{b}{sets}{}", parted(split))
+            }
             Self::Rows => "rows".into(),
             Self::Dot => "dot".into(),
+            Self::Cooperative { tile, split } => format!("{}{}", tile.name(), parted(split)),
         }
     }
+
+    /// In how many parts k is taken at once.
+    fn split(self) -> usize {
+        match self {
+            Self::Tiled { split, .. } | Self::Cooperative { split, .. } => split,
+            _ => 1,
+        }
+    }
+
+    /// The kernel for one of these parts.
+    fn whole(self) -> Self {
+        match self {
+            Self::Tiled { tile, thread, sets, .. } => Self::Tiled { tile, thread, sets, split: 1 },
+            Self::Cooperative { tile, .. } => Self::Cooperative { tile, split: 1 },
+            other => other,
+        }
+    }
+}
+
+/// In how many parts k is taken, in words.
+fn parted(split: usize) -> String {
+    if split == 1 { String::new() } else { format!(", k in {split}") }
 }
 
 /// Tiles of a workgroup and of a thread: large ones do more arithmetic for each load, small ones fill the adapter sooner.
 const TILES: [([usize; 2], [usize; 2]); 4] =
     [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8])];
+
+/// Steps of k that tiles hold, as in the shader.
+const TILE_K: usize = 16;
+/// Numbers between rows that are stored transposed.
+const PAD: usize = 4;
+
+/// Whether so many sets of tiles fit.
+fn tiles_fit(caps: &Capabilities, tile: [usize; 2], sets: usize, pad: usize) -> bool {
+    4 * sets * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
+}
 
 /// Workgroups that fill a GPU of some tens of cores, each holding several.
 const FULL: usize = 96;
@@ -89,8 +137,31 @@ fn parts(groups: usize, k: usize) -> usize {
 }
 
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
-/// others are checked against.
-fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choice>, usize) {
+/// others are checked against. `mixed`: operands may be rounded to 16 bits; `halves`: they are stored so.
+fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, halves: bool) -> (Vec<Choice>, usize) {
+    let (mut list, rule) = in_f32(caps, op, s);
+    if mixed && s.m > FEW_ROWS {
+        // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
+        let tiles = cooperative::tiles(caps, halves, |tile| tile.divides((s.m, s.n, s.k)));
+        let [whole, split] = [false, true].map(|split| {
+            let tiles = tiles.iter().filter(|tile| tile.sides()[0] < 2 * s.m && tile.sides()[1] < 2 * s.n);
+            let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
+            tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
+        });
+        list.extend(whole);
+        list.extend(split.filter(|choice| choice.split() > 1));
+    }
+    (list, rule)
+}
+
+/// Workgroups of these tiles.
+fn grid(s: Sizes, tile: [usize; 2]) -> usize {
+    s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1])
+}
+
+/// Those that compute in 32 bits.
+fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
+    let (software, spread) = (caps.software, caps.subgroup == Some(8));
     let few = s.m <= FEW_ROWS;
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
     if software && !(few && transpose_b && !transpose_a) {
@@ -101,11 +172,10 @@ fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choic
         }
         return (list, 0);
     }
-    let grid = |tile: [usize; 2]| s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1]);
     let tiled = |split: bool| {
         TILES.into_iter().map(move |(tile, thread)| {
-            let split = if split { parts(grid(tile), s.k) } else { 1 };
-            Choice::Tiled { tile, thread, split }
+            let split = if split { parts(grid(s, tile), s.k) } else { 1 };
+            Choice::Tiled { tile, thread, sets: 1, split }
         })
     };
     let mut list: Vec<_> = if few && !transpose_a && transpose_b {
@@ -121,14 +191,20 @@ fn candidates(software: bool, op: &MatMul, s: Sizes, spread: bool) -> (Vec<Choic
         // A sum over parts starts from nothing, so that only a whole product can be split.
         list.extend(tiled(true).filter(|choice| !matches!(choice, Choice::Tiled { split: 1, .. })));
     }
+    let simple = list.len();
+    if !software && !skinny {
+        // For measuring only: two sets of large tiles leave room for fewer workgroups.
+        let large = TILES.into_iter().filter(|(tile, _)| tile[0] >= 128 && tiles_fit(caps, *tile, 2, PAD));
+        list.extend(large.map(|(tile, thread)| Choice::Tiled { tile, thread, sets: 2, split: 1 }));
+    }
     if skinny {
         return (list, 0);
     }
     // The largest tile that fills the adapter; else the one that does with k in parts; else the smallest.
-    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(*tile) * split >= FULL);
+    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(s, *tile) * split >= FULL);
     let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
-    let rule = rule.or_else(|| (TILES.len()..list.len()).rev().find(|&i| full(&list[i])));
-    let rule = rule.unwrap_or(if list.len() > TILES.len() { list.len() - 1 } else { 0 });
+    let rule = rule.or_else(|| (TILES.len()..simple).rev().find(|&i| full(&list[i])));
+    let rule = rule.unwrap_or(if simple > TILES.len() { simple - 1 } else { 0 });
     (list, rule)
 }
 
@@ -164,7 +240,8 @@ struct Product<'a> {
 
 pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let (list, rule) = candidates(cx.caps.software, op, s, cx.caps.subgroup == Some(8));
+    let halves = cx.inputs[..2].iter().all(|operand| operand.storage == Storage::F16);
+    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed, halves);
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
@@ -243,26 +320,18 @@ impl Product<'_> {
     fn emit(&self, cx: &mut Lowering<'_>, part: &Part) -> Result<(), OpError> {
         let (m, n, k) = (part.m.len(), part.n.len(), part.k.len());
         let whole = part.batch.len() == 1 && k == self.whole_k;
-        match self.choice {
-            Choice::Tiled { tile, thread, split } if split > 1 && whole && split * m * n <= cx.max_elements() => {
-                self.emit_parts(cx, part, tile, thread, split)
-            }
-            choice => self.emit_one(cx, part, choice, None),
+        let split = self.choice.split();
+        if split > 1 && whole && split * m * n <= cx.max_elements() {
+            return self.emit_parts(cx, part, split);
         }
+        self.emit_one(cx, part, self.choice, None)
     }
 
     /// A product with k in parts, and their sum.
-    fn emit_parts(
-        &self,
-        cx: &mut Lowering<'_>,
-        part: &Part,
-        tile: [usize; 2],
-        thread: [usize; 2],
-        split: usize,
-    ) -> Result<(), OpError> {
+    fn emit_parts(&self, cx: &mut Lowering<'_>, part: &Part, split: usize) -> Result<(), OpError> {
         let (m, n) = (part.m.len(), part.n.len());
         let parts = cx.scratch(split * m * n);
-        self.emit_one(cx, part, Choice::Tiled { tile, thread, split: 1 }, Some((&parts, split)))?;
+        self.emit_one(cx, part, self.choice.whole(), Some((&parts, split)))?;
         let window = parts.all();
         let (epilogue, y4) = self.epilogue(cx, part, true);
         let kernel = kernel!("matmul_parts").with("AVEC", n % 4 == 0 && cx.vec4(n, &[&window])).with("BVEC", false);
@@ -314,11 +383,10 @@ impl Product<'_> {
         let (b_rows, b_columns) = self.b_block(part);
         let a = self.a.window(&part.batch, &a_rows, &a_columns);
         let b = self.b.window(&part.batch, &b_rows, &b_columns);
-        let stays = |matrix: &Matrix| matrix.batch % 4 == 0 || part.batch.len() == 1;
-        let a4 = stays(&self.a) && cx.vec4(self.a.ld, &[&a]);
-        let b4 = stays(&self.b) && cx.vec4(self.b.ld, &[&b]);
-
-        let (kernel, tile_m, tile_n) = self.variant(cx, choice, (m, n, k), a4, b4);
+        let each_k = parts.map_or(k, |(_, split)| k / split);
+        let matrices = parts.map_or(part.batch.len(), |(_, split)| split);
+        let piece = Piece { sizes: (m, n, each_k), matrices, lone: part.batch.len() == 1, a: &a, b: &b };
+        let (kernel, tile_m, tile_n) = self.variant(cx, choice, &piece);
         let (tiles_m, tiles_n) = (m.div_ceil(tile_m), n.div_ceil(tile_n));
         let alpha = self.op.layout.alpha;
         if let Some((parts, split)) = parts {
@@ -348,15 +416,35 @@ impl Product<'_> {
         cx.dispatch(kernel, &bindings, &params, part.batch.len() * tiles_m * tiles_n)
     }
 
-    /// The variant for a part, and the tile of outputs that one of its workgroups makes.
-    fn variant(
-        &self,
-        cx: &Lowering<'_>,
-        choice: Choice,
-        (m, n, k): (usize, usize, usize),
-        a4: bool,
-        b4: bool,
-    ) -> (Kernel, usize, usize) {
+    /// Whether an operand's window can be read in vectors of `unit` elements, as far as its rows' beginnings go.
+    fn vectors(cx: &Lowering<'_>, matrix: &Matrix, window: &Window, lone: bool, unit: usize) -> bool {
+        (matrix.batch % unit == 0 || lone) && matrix.ld % unit == 0 && cx.residual(window) % unit == 0
+    }
+
+    /// The variant with cooperative matrices, and the tile that one of its workgroups makes.
+    fn cooperative(&self, cx: &Lowering<'_>, tile: Tile, piece: &Piece<'_>) -> (Kernel, usize, usize) {
+        let (m, n, k) = piece.sizes;
+        // Sixteen bytes at a time, and so are matrices aligned that are loaded from storage.
+        let vectors = |matrix: &Matrix, window: &Window, along: usize| {
+            let unit = (16 / window.storage.bytes()) as usize;
+            along % unit == 0 && Self::vectors(cx, matrix, window, piece.lone, unit)
+        };
+        let a_vec = vectors(&self.a, piece.a, if self.transpose_a { m } else { k });
+        let b_vec = vectors(&self.b, piece.b, if self.transpose_b { k } else { n });
+        let [tile_m, tile_n] = tile.sides();
+        // No workgroup may be beyond the end, either.
+        let groups = piece.matrices * m.div_ceil(tile_m) * n.div_ceil(tile_n);
+        let even = a_vec && b_vec && tile.divides(piece.sizes) && groups <= cx.caps.max_groups as usize;
+        let kernel = if even { tile } else { tile.staged() }.kernel(cx.caps, even);
+        let kernel = kernel.with("AT", self.transpose_a).with("BT", self.transpose_b).with("AVEC", a_vec).with("BVEC", b_vec);
+        (kernel, tile_m, tile_n)
+    }
+
+    /// The variant for a piece, and the tile of outputs that one of its workgroups makes.
+    fn variant(&self, cx: &Lowering<'_>, choice: Choice, piece: &Piece<'_>) -> (Kernel, usize, usize) {
+        let (m, n, k) = piece.sizes;
+        let a4 = Self::vectors(cx, &self.a, piece.a, piece.lone, 4);
+        let b4 = Self::vectors(cx, &self.b, piece.b, piece.lone, 4);
         let few = |most: usize, size: usize| [1, 2, 4].into_iter().find(|&r| r >= size).unwrap_or(most);
         // Whether an operand's stored rows, along which it is read in vectors of four, are of k or else of m or n.
         let (along_m, along_n) = (self.transpose_a, !self.transpose_b);
@@ -377,8 +465,13 @@ impl Product<'_> {
                     .with("BVEC", if along_n { b_vec } else { k4 });
                 (kernel, rows, 32 * columns)
             }
-            Choice::Tiled { tile, thread, .. } => {
+            Choice::Tiled { tile, thread, sets, .. } => {
+                let whole = a_vec && b_vec && m % tile[0] == 0 && n % tile[1] == 0 && k % TILE_K == 0;
+                let pad = if tiles_fit(cx.caps, tile, sets, PAD) { PAD } else { 0 };
                 let kernel = kernel!("matmul_tiled")
+                    .with("WHOLE", whole)
+                    .with("SETS", sets as u32)
+                    .with("PAD", pad as u32)
                     .with("AT", self.transpose_a)
                     .with("BT", self.transpose_b)
                     .with("BM", tile[0] as u32)
@@ -409,6 +502,7 @@ impl Product<'_> {
                     .with("BVEC", both);
                 (kernel, rows, columns)
             }
+            Choice::Cooperative { tile, .. } => self.cooperative(cx, tile, piece),
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! `y = gelu(alpha * op(a) op(b) + bias) + residual`
 
+mod cooperative;
 mod kernels;
 
 use super::*;
@@ -200,7 +201,7 @@ impl Operation for MatMul {
             0 | 1 => Half::Wanted,
             // The bias is small, and a residual no weight.
             _ if self.bias && i == 2 => Half::Never,
-            _ => Half::Accepted,
+            _ => Half::Added,
         }
     }
 

@@ -1,0 +1,326 @@
+//! Products by cooperative matrices, which few adapters have: `make test-coop` runs these on one that does, and they fail on
+//! any other.
+//!
+//! What they compute is defined: operands rounded to 16 bits, products and sums as if exact.
+
+use crate::harness::{Bound, Case, compare, engine, engine_as_hardware};
+use half::f16;
+use shaderlm::{
+    gpu::{Autotune, Capabilities, Cooperative, Gpu, GpuOptions, Scalar},
+    graph::{Engine, Graph, PlanOptions, decisions, evaluate, kernels},
+    ops::{self, Gelu, HostTensor, Layout, Precision, Tensor, TensorType},
+};
+use std::{collections::BTreeSet, sync::Arc};
+
+/// The plans in which such kernels may be chosen.
+fn mixed() -> PlanOptions {
+    PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() }
+}
+
+/// The adapter under test.
+fn capabilities() -> Capabilities {
+    let caps = engine().capabilities().expect("an adapter").clone();
+    assert!(!caps.cooperative.is_empty(), "{} ({}) has no cooperative matrices", caps.name, caps.driver);
+    caps
+}
+
+/// Numbers that are halves, so that nothing is rounded on the way into a matrix.
+fn halves(c: &mut Case, n: usize) -> Vec<f32> {
+    c.normal(n).into_iter().map(|x| f16::from_f32(x).to_f32()).collect()
+}
+
+/// An engine whose bindings are of 128 MiB whatever the adapter offers.
+fn engine_within_default_limits() -> Engine {
+    let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
+    let options = GpuOptions::new(wanted.parse().expect("SHADERLM_DEVICE names a device"));
+    Engine::on(Arc::new(Gpu::open(&GpuOptions { default_limits: true, ..options }).expect("an adapter")))
+}
+
+const LAYOUTS: [(bool, bool); 4] = [(false, false), (false, true), (true, false), (true, true)];
+
+/// Sizes m, n, k: of matrices, of tiles and of neither, and with k long enough to be taken in parts.
+const SHAPES: [[usize; 3]; 6] = [[9, 9, 3], [16, 16, 16], [17, 31, 5], [33, 24, 40], [64, 64, 32], [40, 44, 1024]];
+
+/// Records a product with the epilogue of that name and returns what is to be compared.
+fn epilogue(c: &mut Case, kind: &str, (a, b): (Tensor, Tensor), [m, n]: [usize; 2], layout: Layout) -> Vec<Tensor> {
+    let biased = |c: &mut Case| {
+        let bias = c.input([n]);
+        ops::matmul_with(&mut c.g, a, b, Some(bias), layout).unwrap()
+    };
+    match kind {
+        "none" => vec![ops::matmul_with(&mut c.g, a, b, None, layout).unwrap()],
+        "bias" => vec![biased(c)],
+        "activation" => {
+            let h = biased(c);
+            vec![ops::gelu(&mut c.g, h, Gelu::Erf).unwrap()]
+        }
+        "activation, and what it is of" => {
+            let h = biased(c);
+            vec![h, ops::gelu(&mut c.g, h, Gelu::Tanh).unwrap()]
+        }
+        "residual" => {
+            let (h, residual) = (biased(c), c.input([m, n]));
+            vec![ops::add(&mut c.g, residual, h).unwrap()]
+        }
+        other => unreachable!("{other}"),
+    }
+}
+
+const EPILOGUES: [&str; 5] = ["none", "bias", "activation", "activation, and what it is of", "residual"];
+
+/// The places of kernels with cooperative matrices among those that can do the first product, and their names.
+fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Vec<(usize, String)> {
+    let list = decisions(&c.g, outputs, caps, options).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+    list.into_iter().enumerate().filter(|(_, name)| name.starts_with("cooperative")).collect()
+}
+
+/// Kernels that drivers compile quickly: with tiles of up to four matrices a side. The others differ from them in numbers.
+fn small(name: &str) -> bool {
+    ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile)) && !["by 32x32, ", "by 64x64, "].iter().any(|tile| name.contains(tile))
+}
+
+/// How operands are stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Stored {
+    In32,
+    In16,
+    /// The first in 16 bits, the second in 32.
+    First16,
+}
+use Stored::{First16, In16, In32};
+
+/// Runs each kernel with cooperative matrices that is `wanted` on what `make` records, and notes their names. `make` gives what
+/// is compared, and the operands.
+fn each(
+    what: &str,
+    open: fn() -> Engine,
+    wanted: fn(&str) -> bool,
+    stored: &[Stored],
+    seen: &mut BTreeSet<String>,
+    mut make: impl FnMut(&mut Case) -> (Vec<Tensor>, (Tensor, Tensor)),
+) {
+    for &stored in stored {
+        let mut make = |choice| {
+            let mut c = Case::new();
+            let (outputs, (a, b)) = make(&mut c);
+            let halves = match stored {
+                In32 => vec![],
+                In16 => vec![a, b],
+                First16 => vec![a],
+            };
+            (c, outputs, PlanOptions { choice, halves, ..mixed() })
+        };
+        let (c, outputs, options) = make(None);
+        let list = cooperative(&c, &outputs, open().capabilities().unwrap(), &options);
+        assert!(!list.is_empty(), "{what}: no kernel with cooperative matrices");
+        for (choice, name) in list.into_iter().filter(|(_, name)| wanted(name)) {
+            let (c, outputs, options) = make(Some(choice));
+            c.check_with(open(), options, &format!("{what}, stored {stored:?}, {name}"), &outputs, Bound::Nmse);
+            seen.insert(name);
+        }
+    }
+}
+
+/// A case's product of halves.
+fn product(c: &mut Case, [m, n, k]: [usize; 3], (ta, tb): (bool, bool)) -> (Tensor, Tensor) {
+    let (a, b) = (halves(c, m * k), halves(c, k * n));
+    (c.feed(if ta { [k, m] } else { [m, k] }, a), c.feed(if tb { [n, k] } else { [k, n] }, b))
+}
+
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn every_layout_size_and_kernel() {
+    capabilities();
+    let mut seen = BTreeSet::new();
+    for (ta, tb) in LAYOUTS {
+        for shape in SHAPES {
+            let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7 };
+            each(&format!("{shape:?}, transposed {ta} {tb}"), engine, small, &[In32, In16], &mut seen, |c| {
+                let operands = product(c, shape, (ta, tb));
+                (epilogue(c, "none", operands, [shape[0], shape[1]], layout), operands)
+            });
+        }
+    }
+    // Tiles of whole sizes, and one that is not in any direction.
+    let large = [(LAYOUTS[0], [128, 128, 64], &[In16][..]), (LAYOUTS[3], [128, 128, 64], &[In16]), (LAYOUTS[3], [130, 132, 36], &[First16])];
+    for (layout, shape, stored) in large {
+        each(&format!("{shape:?}, transposed {layout:?}"), engine, |_| true, stored, &mut seen, |c| {
+            let operands = product(c, shape, layout);
+            let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, alpha: -0.7 };
+            (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
+        });
+    }
+    for part in ["one set", "two sets", "from storage", "k in "] {
+        assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn every_epilogue() {
+    capabilities();
+    let mut seen = BTreeSet::new();
+    for kind in EPILOGUES {
+        let cases = [([65, 44, 24], LAYOUTS[0], In32), ([32, 67, 40], LAYOUTS[1], First16), ([64, 32, 32], LAYOUTS[3], In16)];
+        for (shape, layout, stored) in cases {
+            let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, ..Layout::default() };
+            each(&format!("{kind}, {shape:?}, transposed {layout:?}"), engine_as_hardware, small, &[stored], &mut seen, |c| {
+                let operands = product(c, shape, layout);
+                (epilogue(c, kind, operands, [shape[0], shape[1]], settings), operands)
+            });
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn batches() {
+    capabilities();
+    let mut seen = BTreeSet::new();
+    for [m, n, k] in [[17, 12, 20], [32, 32, 16], [65, 33, 7]] {
+        for (ta, tb) in LAYOUTS {
+            let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 1.5 };
+            each(&format!("6 of [{m},{n},{k}], transposed {ta} {tb}"), engine, small, &[In32, In16], &mut seen, |c| {
+                let (x, w) = (halves(c, 6 * m * k), halves(c, 6 * k * n));
+                let a = c.feed(if ta { [2, 3, k, m] } else { [2, 3, m, k] }, x);
+                let b = c.feed(if tb { [2, 3, n, k] } else { [2, 3, k, n] }, w);
+                (vec![ops::matmul_with(&mut c.g, a, b, None, layout).unwrap()], (a, b))
+            });
+        }
+    }
+}
+
+/// A product whose k is cut into ranges, since an operand is larger than a binding: later ranges add to what is there.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn operands_larger_than_a_binding() {
+    capabilities();
+    // Rows of b are cut at 128 MiB.
+    let [m, n, k] = [9, 4096, 9001];
+    let mut seen = BTreeSet::new();
+    each(&format!("[{m},{n},{k}]"), engine_within_default_limits, small, &[In32], &mut seen, |c| {
+        let few: Vec<f32> = halves(c, 4096);
+        let a = c.feed([m, k], (0..m * k).map(|i| few[i % 4093]).collect());
+        let b = c.feed([k, n], (0..k * n).map(|i| few[i % 4091]).collect());
+        let bias = c.input([n]);
+        (vec![ops::linear(&mut c.g, a, b, bias).unwrap()], (a, b))
+    });
+}
+
+/// Operands that are no halves are rounded to the nearest, and nothing else is.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn operands_are_rounded_and_nothing_else() {
+    capabilities();
+    let [m, n, k] = [50, 36, 72];
+    let mut rounded = Case::new();
+    let (x, w) = (rounded.normal(m * k), rounded.normal(k * n));
+    let half = |data: &[f32]| data.iter().map(|&x| f16::from_f32(x).to_f32()).collect::<Vec<_>>();
+    let (a, b) = (rounded.feed([m, k], half(&x)), rounded.feed([k, n], half(&w)));
+    let (bias, residual) = (rounded.normal(n), rounded.normal(m * n));
+    let record = |c: &mut Case, a, b| {
+        let (bias, residual) = (c.feed([n], bias.clone()), c.feed([m, n], residual.clone()));
+        let h = ops::linear(&mut c.g, a, b, bias).unwrap();
+        ops::add(&mut c.g, h, residual).unwrap()
+    };
+    let y = record(&mut rounded, a, b);
+    let (feeds, mut variables) = rounded.in_f64();
+    let expected = evaluate(&rounded.g, &feeds, &mut variables, &[y]).remove(&y).unwrap();
+    let list = cooperative(&rounded, &[y], engine().capabilities().unwrap(), &mixed());
+    assert!(!list.is_empty(), "no kernel with cooperative matrices");
+    for (choice, name) in list.into_iter().filter(|(_, name)| small(name)) {
+        let mut c = Case::new();
+        let (a, b) = (c.g.input("x", TensorType::f32([m, k])), c.g.input("w", TensorType::f32([k, n])));
+        let mut engine = engine();
+        let mut fed = vec![(a, HostTensor::floats([m, k], x.clone())), (b, HostTensor::floats([k, n], w.clone()))];
+        let h = c.g.input("bias", TensorType::f32([n]));
+        let r = c.g.input("residual", TensorType::f32([m, n]));
+        fed.extend([(h, HostTensor::floats([n], bias.clone())), (r, HostTensor::floats([m, n], residual.clone()))]);
+        let y = ops::linear(&mut c.g, a, b, h).unwrap();
+        let y = ops::add(&mut c.g, y, r).unwrap();
+        let mut plan = engine.compile(c.g, &[y], &PlanOptions { choice: Some(choice), ..mixed() }).unwrap();
+        for (tensor, value) in fed {
+            plan.set(tensor, value).unwrap();
+        }
+        plan.run(&mut engine).unwrap();
+        compare(&name, &plan.get(y).unwrap(), &expected, Bound::Nmse);
+    }
+}
+
+/// A result that only another product reads is stored in 16 bits. These are whole numbers that fit.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn results_in_16_bits() {
+    capabilities();
+    let mut seen = BTreeSet::new();
+    for side in [32, 33, 36] {
+        each(&format!("two products of {side}"), engine, small, &[In32, In16], &mut seen, |c| {
+            let mut whole = || {
+                let numbers = c.normal(side * side).into_iter().map(f32::round).collect();
+                c.feed([side, side], numbers)
+            };
+            let (a, b, d) = (whole(), whole(), whole());
+            let y = ops::matmul(&mut c.g, a, b).unwrap();
+            (vec![ops::matmul(&mut c.g, y, d).unwrap()], (a, b))
+        });
+    }
+}
+
+/// A portable GPU, but with the matrices of NVIDIA's.
+fn with_matrices() -> Capabilities {
+    Capabilities {
+        subgroup: Some(32),
+        f16: true,
+        cooperative: vec![Cooperative { size: 16, operands: Scalar::F16, sums: Scalar::F32 }],
+        workgroup_memory: 48 << 10,
+        ..Capabilities::portable()
+    }
+}
+
+#[test]
+fn no_plan_takes_what_was_not_checked() {
+    let mut g = Graph::new();
+    let (a, b) = (g.input("a", TensorType::f32([256, 256])), g.input("b", TensorType::f32([256, 256])));
+    let y = ops::matmul(&mut g, a, b).unwrap();
+    let caps = with_matrices();
+    for (options, offered) in [(mixed(), true), (PlanOptions::default(), false)] {
+        let found = decisions(&g, &[y], &caps, &options).unwrap();
+        let is = |name: &String| name.starts_with("cooperative");
+        assert_eq!(found[0].kernels.iter().any(is), offered, "{:?}", found[0]);
+        assert!(!is(&found[0].kernels[0]) && !is(&found[0].kernels[found[0].rule]), "{:?}", found[0]);
+        for kernel in kernels(&g, &[y], &caps, &options).unwrap() {
+            assert_ne!(kernel.name, "matmul_cooperative");
+        }
+    }
+    for lacking in [
+        Capabilities { subgroup: None, ..with_matrices() },
+        Capabilities { workgroup_memory: 2 << 10, ..with_matrices() },
+        Capabilities { cooperative: vec![Cooperative { size: 16, operands: Scalar::F16, sums: Scalar::F16 }], ..with_matrices() },
+    ] {
+        let found = decisions(&g, &[y], &lacking, &mixed()).unwrap();
+        assert!(!found[0].kernels.iter().any(|name| name.starts_with("cooperative")), "{:?}", found[0]);
+    }
+}
+
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn tuning_checks_them_and_may_take_one() {
+    capabilities();
+    let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
+    let options = GpuOptions::new(wanted.parse().expect("SHADERLM_DEVICE names a device"));
+    // What is found is not kept.
+    let gpu = Gpu::open(&GpuOptions { autotune: Autotune::Off, ..options }).expect("an adapter");
+    let mut engine = Engine::on(Arc::new(gpu));
+    let mut g = Graph::new();
+    let (a, b) = (g.input("a", TensorType::f32([40, 48])), g.input("b", TensorType::f32([48, 36])));
+    let y = ops::matmul(&mut g, a, b).unwrap();
+    for halves in [vec![], vec![a, b]] {
+        let options = PlanOptions { halves, ..mixed() };
+        let found = engine.tune(&g, &[y], &options, &mut |_, _| {}).unwrap();
+        let [tuned] = &found[..] else { panic!("{found:?}") };
+        assert!(tuned.timings.keys().any(|name| name.starts_with("cooperative")), "{tuned:?}");
+        assert!(tuned.timings.values().all(Option::is_some), "a kernel is wrong: {tuned:?}");
+        let decided = &decisions(&g, &[y], engine.capabilities().unwrap(), &options).unwrap()[0];
+        assert_eq!(decided.measured.map(|i| decided.kernels[i].as_str()), tuned.best().map(|best| best.0));
+    }
+}

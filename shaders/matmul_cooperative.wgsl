@@ -1,0 +1,260 @@
+// Matrix product by cooperative matrices (tensor cores) of SIDE x SIDE: operands rounded to f16, sums in f32. A workgroup makes a
+// tile of GM x GN matrices, each of its subgroups (of LANES lanes) SM x SN of them in registers, and a step takes K matrices along k.
+//   T1, T2: the stored element types of a and b     AT: a is stored [k,m]     BT: b is stored [n,k]
+//   EVEN: m, n and k are multiples of the tile's sides, and both operands are read in vectors: nothing needs a guard
+//   STAGED: operands go through workgroup memory, in BUFFERS sets of tiles; else matrices are loaded from storage (EVEN, f16)
+//   OUT: matrices side by side that a subgroup hands on through workgroup memory at once, where an epilogue needs elements
+// Operands keep their stored order in workgroup memory, rows apart by a padding of 8 halves (16 bytes) against bank conflicts: the
+// loads of matrices transpose. The next step's elements are on their way into registers while a step is multiplied.
+// Nothing may return before these operations, so workgroups beyond the end compute zeros and write nothing.
+enable f16;
+enable wgpu_cooperative_matrix;
+{% set BM = GM * SIDE %}
+{% set BN = GN * SIDE %}
+{% set BK = K * SIDE %}
+{% set SUBGROUPS = (GM // SM) * (GN // SN) %}
+{% set THREADS = SUBGROUPS * LANES %}
+{% set MATRIX = "coop_mat" ~ SIDE ~ "x" ~ SIDE %}
+{% set DIRECT = not STAGED %}
+struct EightA { {% if T1 == "f16" %}@align(16) {% endif %}lo: vec4<{{ T1 }}>, hi: vec4<{{ T1 }}> }
+struct EightB { {% if T2 == "f16" %}@align(16) {% endif %}lo: vec4<{{ T2 }}>, hi: vec4<{{ T2 }}> }
+{# Halves come sixteen bytes at a time, as a pair of vectors; matrices are loaded by pointers to vectors, which tell their alignment. #}
+{% set A_ELEMENT = ("vec4<f16>" if DIRECT else "EightA") if T1 == "f16" and AVEC else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
+{% set B_ELEMENT = ("vec4<f16>" if DIRECT else "EightB") if T2 == "f16" and BVEC else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
+{% include "matmul_bindings.wgsl" %}
+{% include "epilogue.wgsl" %}
+{# What is stored beside each other is m or k, n or k. #}
+{% set AW = BM if AT else BK %}
+{% set AH = BK if AT else BM %}
+{% set BW = BK if BT else BN %}
+{% set BH = BN if BT else BK %}
+{% set ALD = AW + 8 %}
+{% set BLD = BW + 8 %}
+{% if STAGED %}
+// One after the other if there are two sets.
+var<workgroup> tile_a: array<vec4<f16>, {{ BUFFERS * AH * ALD // 4 }}>;
+var<workgroup> tile_b: array<vec4<f16>, {{ BUFFERS * BH * BLD // 4 }}>;
+
+// Eight elements of a stored row from (row, column), zeros beyond the edge.
+{% for o in ["a", "b"] %}
+{% set VEC = AVEC if o == "a" else BVEC %}
+{% set T = T1 if o == "a" else T2 %}
+{% set EIGHT = "EightA" if o == "a" else "EightB" %}
+fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ EIGHT }} {
+{% if not EVEN %}
+    if (row >= rows || column >= columns) { return {{ EIGHT }}(); }
+{% endif %}
+    let place = at + row * p.ld{{ o }} + column;
+{% if VEC and T == "f16" %}
+    return {{ o }}[place / 8u];
+{% elif VEC and EVEN %}
+    return {{ EIGHT }}({{ o }}[place / 4u], {{ o }}[place / 4u + 1u]);
+{% elif VEC %}
+    var v = {{ EIGHT }}({{ o }}[place / 4u], vec4<{{ T }}>());
+    if (column + 4u < columns) { v.hi = {{ o }}[place / 4u + 1u]; }
+    return v;
+{% else %}
+    var v = {{ EIGHT }}();
+    v.lo.x = {{ o }}[place];
+{% for part in ["lo.y", "lo.z", "lo.w", "hi.x", "hi.y", "hi.z", "hi.w"] %}
+    if (column + {{ loop.index }}u < columns) { v.{{ part }} = {{ o }}[place + {{ loop.index }}u]; }
+{% endfor %}
+    return v;
+{% endif %}
+}
+{% endfor %}
+{% endif %}
+
+{% set PLAIN = not (BIAS or KEEP or RESIDUAL or ACT != "none") %}
+// Whether a tile within the edges can be stored as it is in registers: without an epilogue, and by vectors, since matrices must be
+// aligned to 16 bytes.
+{% set STORED = PLAIN and YVEC and T3 == "f32" %}
+{% set LEAVES = not (STORED and EVEN) %}
+{% if LEAVES %}
+var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * OUT * SIDE // 4 }}>;
+// Ends the elements of OUT neighbouring matrices of a subgroup, which are in `sums`.
+fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32) {
+    for (var i = lane; i < {{ SIDE * OUT * SIDE // 4 }}u; i = i + {{ LANES }}u) {
+        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
+        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
+        if (m < p.m) { finish_four(sums[subgroup * {{ SIDE * OUT * SIDE // 4 }}u + i], y0 + m * p.ldy + n, n); }
+    }
+}
+{% endif %}
+
+@compute @workgroup_size({{ THREADS }})
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+) {
+    // Not by a function: naga takes what functions return for something that differs from lane to lane.
+    let g = id.x + id.y * count.x;
+    let tiles = p.tiles_m * p.tiles_n;
+    let batch = min(g, p.groups - 1u) / tiles;
+    let tile = g - batch * tiles;
+    // Workgroups that run at the same time should share operands: bands of up to 8 rows of tiles, column by column.
+    let band = tile / (8u * p.tiles_n);
+    let high = max(min(p.tiles_m, (band + 1u) * 8u) - min(p.tiles_m, band * 8u), 1u);
+    let within = tile - band * 8u * p.tiles_n;
+    // Beyond the end `band` is, too, so m0 is.
+    let m0 = (band * 8u + within % high) * {{ BM }}u;
+    let n0 = (within / high) * {{ BN }}u;
+    let a_at = p.a_at + batch * p.a_batch;
+    let b_at = p.b_at + batch * p.b_batch;
+    // Where a subgroup's matrices begin in the tile.
+    let sm = (subgroup / {{ GN // SN }}u) * {{ SM * SIDE }}u;
+    let sn = (subgroup % {{ GN // SN }}u) * {{ SN * SIDE }}u;
+{% for r in range(SM) %}
+{% for c in range(SN) %}
+    var s{{ r }}_{{ c }} = {{ MATRIX }}<f32, C>();
+{% endfor %}
+{% endfor %}
+{% macro multiply(step) %}
+{% for c in range(SN) %}
+{% for r in range(SM) %}
+            s{{ r }}_{{ c }} = coopMultiplyAdd(a{{ r }}, b{{ c }}, s{{ r }}_{{ c }});
+{% endfor %}
+{% endfor %}
+{% endmacro %}
+{% if DIRECT %}
+    let a_fours = p.lda / 4u;
+    let b_fours = p.ldb / 4u;
+    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
+{% for step in range(K) %}
+        {
+            let k = k0 + {{ step * SIDE }}u;
+{% for r in range(SM) %}
+            let row{{ r }} = m0 + sm + {{ r * SIDE }}u;
+            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + row" ~ r if AT else "row" ~ r ~ " * p.lda + k" }}) / 4u], a_fours);
+{% endfor %}
+{% for c in range(SN) %}
+            let column{{ c }} = n0 + sn + {{ c * SIDE }}u;
+            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "column" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + column" ~ c }}) / 4u], b_fours);
+{% endfor %}
+{{ multiply(step) }}        }
+{% endfor %}
+    }
+{% else %}
+{% set ALOADS = AH * AW // 8 // THREADS %}
+{% set BLOADS = BH * BW // 8 // THREADS %}
+{% for i in range(ALOADS) %}
+    let a_row{{ i }} = (lane + {{ i * THREADS }}u) / {{ AW // 8 }}u;
+    let a_column{{ i }} = ((lane + {{ i * THREADS }}u) % {{ AW // 8 }}u) * 8u;
+    let a_place{{ i }} = (a_row{{ i }} * {{ ALD }}u + a_column{{ i }}) / 4u;
+{% endfor %}
+{% for i in range(BLOADS) %}
+    let b_row{{ i }} = (lane + {{ i * THREADS }}u) / {{ BW // 8 }}u;
+    let b_column{{ i }} = ((lane + {{ i * THREADS }}u) % {{ BW // 8 }}u) * 8u;
+    let b_place{{ i }} = (b_row{{ i }} * {{ BLD }}u + b_column{{ i }}) / 4u;
+{% endfor %}
+{% macro fetch_a(i, k) %}{{ "fetch_a(a_at, " ~ k ~ " + a_row" ~ i ~ ", m0 + a_column" ~ i ~ ", p.k, p.m)" if AT else "fetch_a(a_at, m0 + a_row" ~ i ~ ", " ~ k ~ " + a_column" ~ i ~ ", p.m, p.k)" }}{% endmacro %}
+{% macro fetch_b(i, k) %}{{ "fetch_b(b_at, n0 + b_row" ~ i ~ ", " ~ k ~ " + b_column" ~ i ~ ", p.n, p.k)" if BT else "fetch_b(b_at, " ~ k ~ " + b_row" ~ i ~ ", n0 + b_column" ~ i ~ ", p.k, p.n)" }}{% endmacro %}
+{# From registers to the set of tiles that begins at these vectors. #}
+{% macro put(a, b) %}
+{% for i in range(ALOADS) %}
+        tile_a[{{ a }}a_place{{ i }}] = vec4<f16>(x{{ i }}.lo);
+        tile_a[{{ a }}a_place{{ i }} + 1u] = vec4<f16>(x{{ i }}.hi);
+{% endfor %}
+{% for i in range(BLOADS) %}
+        tile_b[{{ b }}b_place{{ i }}] = vec4<f16>(w{{ i }}.lo);
+        tile_b[{{ b }}b_place{{ i }} + 1u] = vec4<f16>(w{{ i }}.hi);
+{% endfor %}
+{% endmacro %}
+{% for i in range(ALOADS) %}
+    var x{{ i }} = {{ fetch_a(i, "0u") }};
+{% endfor %}
+{% for i in range(BLOADS) %}
+    var w{{ i }} = {{ fetch_b(i, "0u") }};
+{% endfor %}
+    let from_a = {{ "sm" if AT else "sm * " ~ ALD ~ "u" }};
+    let from_b = {{ "sn * " ~ BLD ~ "u" if BT else "sn" }};
+{% if BUFFERS == 2 %}
+    var set_a = 0u;
+    var set_b = 0u;
+{{ put("", "") }}    workgroupBarrier();
+{% endif %}
+    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
+{% if BUFFERS == 1 %}
+        workgroupBarrier();
+{{ put("", "") }}        workgroupBarrier();
+{% endif %}
+        // The next step's elements, which nothing waits for until they are put into a tile.
+        let next = k0 + {{ BK }}u;
+        if (next < p.k) {
+{% for i in range(ALOADS) %}
+            x{{ i }} = {{ fetch_a(i, "next") }};
+{% endfor %}
+{% for i in range(BLOADS) %}
+            w{{ i }} = {{ fetch_b(i, "next") }};
+{% endfor %}
+        }
+{% set A0 = "set_a + " if BUFFERS == 2 else "" %}
+{% set B0 = "set_b + " if BUFFERS == 2 else "" %}
+{% for step in range(K) %}
+        {
+{% for r in range(SM) %}
+            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&tile_a[{{ A0 }}(from_a + {{ (step * SIDE * ALD + r * SIDE) if AT else (r * SIDE * ALD + step * SIDE) }}u) / 4u], {{ ALD // 4 }}u);
+{% endfor %}
+{% for c in range(SN) %}
+            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&tile_b[{{ B0 }}(from_b + {{ (c * SIDE * BLD + step * SIDE) if BT else (step * SIDE * BLD + c * SIDE) }}u) / 4u], {{ BLD // 4 }}u);
+{% endfor %}
+{{ multiply(step) }}        }
+{% endfor %}
+{% if BUFFERS == 2 %}
+        // The other set was last read before the last barrier.
+        set_a = {{ AH * ALD // 4 }}u - set_a;
+        set_b = {{ BH * BLD // 4 }}u - set_b;
+{{ put("set_a + ", "set_b + ") }}        workgroupBarrier();
+{% endif %}
+    }
+{% endif %}
+    let y0 = batch * p.y_batch;
+{% if STORED %}
+{% if not EVEN %}
+    if ((m0 + {{ BM }}u <= p.m) & (n0 + {{ BN }}u <= p.n)) {
+{% endif %}
+    let stored = p.y_at + y0 + (m0 + sm) * p.ldy + n0 + sn;
+    // By a name, and so are all arguments of the stores: naga 30 stores before it computes what is written as an argument.
+    let fours = p.ldy / 4u;
+{% for r in range(SM) %}
+{% for c in range(SN) %}
+    {
+        let place = (stored + {{ r * SIDE }}u * p.ldy + {{ c * SIDE }}u) / 4u;
+{% if ACC %}
+        let before = coopLoadT<{{ MATRIX }}<f32, C>>(&y[place], fours);
+        let ended = s{{ r }}_{{ c }} * p.alpha + before;
+{% else %}
+        let ended = s{{ r }}_{{ c }} * p.alpha;
+{% endif %}
+        coopStoreT(ended, &y[place], fours);
+    }
+{% endfor %}
+{% endfor %}
+{% if not EVEN %}
+    } else {
+{% endif %}
+{% endif %}
+{% if LEAVES %}
+    // Which lanes end which elements does not matter; these are those of a subgroup on every adapter there is.
+    let ends = lane / {{ LANES }}u;
+    let first_m = m0 + (ends / {{ GN // SN }}u) * {{ SM * SIDE }}u;
+    let first_n = n0 + (ends % {{ GN // SN }}u) * {{ SN * SIDE }}u;
+{% for r in range(SM) %}
+{% for c in range(0, SN, OUT) %}
+{% if not loop.first or r > 0 %}
+    workgroupBarrier();
+{% endif %}
+{% for i in range(OUT) %}
+    coopStoreT(s{{ r }}_{{ c + i }}, &sums[subgroup * {{ SIDE * OUT * SIDE // 4 }}u + {{ i * SIDE // 4 }}u], {{ OUT * SIDE // 4 }}u);
+{% endfor %}
+    workgroupBarrier();
+    leave(ends, lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u);
+{% endfor %}
+{% endfor %}
+{% if STORED and not EVEN %}
+    }
+{% endif %}
+{% endif %}
+}
