@@ -33,7 +33,7 @@ test-limits: driver minilm
 	SHADERLM_WITHOUT=software $(CARGO) test --release --test kernels
 
 ON ?= mesa26
-test-coop: export CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER = $(if $(filter here,$(ON)),,tools/mesa26.sh)
+test-coop: export CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-z- A-Z_)_RUNNER = $(if $(filter here,$(ON)),env,tools/mesa26.sh)
 test-coop:
 	$(CARGO) test --release --test kernels -- --ignored cooperative::
 	$(CARGO) test --release --test kernels -- matmul:: profile::ceilings
