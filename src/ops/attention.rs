@@ -3,7 +3,7 @@
 use super::*;
 use crate::gpu::Kernel;
 use attention_backward::AttentionBackward;
-use attention_tiled::Pass;
+use attention_kernels::Pass;
 
 /// The widest head that kernels hold in registers.
 pub(super) const WIDEST_HEAD: usize = 128;
@@ -209,7 +209,7 @@ impl Operation for Attention {
         let tile = s.tile(cx, 2);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &o.all()]);
         let flops = self.flops(&[qkv.ty.clone()], &[]);
-        let tiled = attention_tiled::choose(cx, s, Pass::Forward, (self.causal, keys.is_some(), vec4), flops);
+        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.causal, keys.is_some(), vec4), flops);
         let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
         // Ranges of rows that are multiples of four elements begin on vectors where the whole does.
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {

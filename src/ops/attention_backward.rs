@@ -2,7 +2,7 @@
 
 use super::{
     attention::{Attention, Sizes, add_scaled, dot},
-    attention_tiled::{self, Pass},
+    attention_kernels::{self, Pass},
     *,
 };
 
@@ -42,7 +42,7 @@ impl Operation for AttentionBackward {
         let tile = s.tile(cx, 1);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &dqkv.all(), &o.all(), &dy.all()]);
         let flops = self.flops(&[qkv.ty.clone()], &[]);
-        let tiled = attention_tiled::choose(cx, s, Pass::Backward, (self.0.causal, keys.is_some(), vec4), flops);
+        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.causal, keys.is_some(), vec4), flops);
         let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());

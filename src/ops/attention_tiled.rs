@@ -1,6 +1,6 @@
-//! The blocks of attention's kernels for real GPUs, which go through workgroup memory, and the choice between them.
+//! The blocks of attention's kernels for real GPUs, which go through workgroup memory.
 
-use super::{Lowering, attention::Sizes};
+use super::attention_kernels::Pass;
 use crate::{
     gpu::{Capabilities, Kernel},
     kernel,
@@ -21,25 +21,21 @@ const fn block(rows: usize, columns: usize, by: usize) -> Block {
     Block { rows, columns, by }
 }
 
-/// Which of the two operations.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Pass {
-    Forward,
-    Backward,
-}
-
 /// Those that are taken without measuring come first, if they fit the adapter and fill it.
 const FORWARD: [Block; 6] =
     [block(64, 32, 4), block(64, 64, 8), block(64, 64, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
 const BACKWARD: [Block; 5] = [block(64, 32, 4), block(32, 64, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
 
-/// Workgroups that fill a GPU of some tens of cores, each holding several.
-const FULL: usize = 96;
+/// The blocks that fit the adapter, for heads `d` wide.
+pub(super) fn blocks(caps: &Capabilities, d: usize, pass: Pass) -> Vec<Block> {
+    let list = if pass == Pass::Forward { &FORWARD[..] } else { &BACKWARD[..] };
+    list.iter().copied().filter(|block| block.fits(caps, d, pass)).collect()
+}
 
 impl Block {
-    /// Workgroups for `t` rows.
-    pub fn blocks(self, t: usize) -> usize {
-        t.div_ceil(self.rows)
+    /// Rows of a workgroup.
+    pub fn rows(self) -> usize {
+        self.rows
     }
 
     fn lanes(self) -> usize {
@@ -59,7 +55,7 @@ impl Block {
     }
 
     /// As the cache of measurements and tables have it.
-    fn name(self) -> String {
+    pub fn name(self) -> String {
         format!("tiled {}x{} by {}x4", self.rows, self.columns, self.by)
     }
 
@@ -77,28 +73,4 @@ impl Block {
             .with("COLUMNS", self.columns as u32)
             .with("TM", self.by as u32)
     }
-}
-
-/// The block to take; none for the kernel that holds rows in registers, which software adapters like better, and which does
-/// what these cannot: `vec4` says whether rows are read in vectors.
-pub(super) fn choose(
-    cx: &mut Lowering<'_>,
-    s: Sizes,
-    pass: Pass,
-    (causal, padded, vec4): (bool, bool, bool),
-    flops: u64,
-) -> Option<Block> {
-    if cx.caps.software || !vec4 {
-        return None;
-    }
-    let list = if pass == Pass::Forward { &FORWARD[..] } else { &BACKWARD[..] };
-    let list: Vec<_> = list.iter().copied().filter(|block| block.fits(cx.caps, s.d, pass)).collect();
-    let fills = |block: &Block| s.b * s.h * block.blocks(s.t) >= FULL;
-    // Small ones fill it sooner. Number 0 is the kernel of rows, which all are checked against.
-    let rule = list.iter().position(fills).map_or(list.len(), |place| place + 1);
-    let names = ["rows".to_owned()].into_iter().chain(list.iter().map(|block| block.name())).collect();
-    let pass = if pass == Pass::Forward { "attention" } else { "attention_backward" };
-    let words = [(causal, " causal"), (padded, " padded")].map(|(on, word)| if on { word } else { "" }).concat();
-    let work = format!("{pass}{words} {}x{} of {}x{}", s.b, s.h, s.t, s.d);
-    cx.choose(work, names, rule, flops).checked_sub(1).map(|place| list[place])
 }

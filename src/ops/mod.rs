@@ -17,6 +17,8 @@ use std::{any::Any, fmt, sync::Arc};
 mod activation;
 mod attention;
 mod attention_backward;
+mod attention_cooperative;
+mod attention_kernels;
 mod attention_tiled;
 mod binary_cross_entropy;
 mod cache;
