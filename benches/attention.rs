@@ -10,7 +10,7 @@ use clap::Parser;
 use common::{Case, Figure, Output, Report, Shape, kernels, round_noise, run_plan};
 use shaderlm::{
     graph::{Engine, Graph, Plan, PlanOptions},
-    ops::{self, HostTensor, Mask, Precision, Recorded, Tensor, TensorType},
+    ops::{self, HostTensor, Mask, Precision, Recorded, Recorder, Tensor, TensorType},
 };
 use std::error::Error;
 

@@ -37,7 +37,7 @@ pub fn each(
     (series, wrong): (&str, f64),
     names: &[String],
     plan: impl Fn(&mut Engine, usize) -> Result<(Plan, Vec<Tensor>), Box<dyn Error>>,
-    case: impl for<'a> Fn(Plan, String) -> Case<'a>,
+    case: impl Fn(Plan, String) -> Case<'static>,
 ) -> Result<(), Box<dyn Error>> {
     let mut expected: Option<Vec<f32>> = None;
     for (choice, name) in names.iter().enumerate() {
