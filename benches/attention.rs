@@ -1,4 +1,4 @@
-//! Times fused attention: `cargo bench --bench attention -- [--model gpt2-124m,...] [--lengths 128,256,...]`.
+//! Times fused attention: `cargo bench --bench attention -- [--model gpt2-124m,...] [--lengths 128,256,...] [--kernels]`.
 //!
 //! FLOPs are those of the products that the mask leaves: 2 of length x length x head width forward (q k^T and p v), 5 more
 //! backward (the scores again, and the gradients of p, q, k and v); with a causal mask (length + 1) / (2 length) of them.
@@ -7,10 +7,10 @@
 mod common;
 
 use clap::Parser;
-use common::{Case, Figure, Output, Report, Shape, noise, run_plan};
+use common::{Case, Figure, Output, Report, Shape, kernels, round_noise, run_plan};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions},
-    ops::{self, HostTensor, Mask, Recorded, Tensor, TensorType},
+    graph::{Engine, Graph, Plan, PlanOptions},
+    ops::{self, HostTensor, Mask, Precision, Recorded, Recorder, Tensor, TensorType},
 };
 use std::error::Error;
 
@@ -28,6 +28,12 @@ struct Args {
     max_length: usize,
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// What may be rounded: with mixed, q, k, v and the gradient of the result are stored in 16 bits
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Each kernel that can do a case, one after the other, checked against the simplest; one that fails or is wrong is a line, too
+    #[arg(long)]
+    kernels: bool,
     /// One case only: heads (with --width, and the first of --lengths), and a repetition for each line on standard input
     #[arg(long, requires = "heads", requires = "width")]
     paced: bool,
@@ -65,54 +71,87 @@ impl Work {
         2.0 * products * batch * length * length * width * unmasked
     }
 
-    fn bytes(self) -> f64 {
-        // In tensors of [batch, length, width].
-        let tensors = if self.backward { 4.0 + 3.0 + 1.0 + 1.0 + 3.0 } else { 4.0 };
-        4.0 * tensors * (self.batch * self.length * self.width) as f64
+    /// `stored`: bytes of what comes in; results are read by the host.
+    fn bytes(self, stored: f64) -> f64 {
+        // Of an element of [batch, length, width].
+        let forward = 3.0 * stored + 4.0;
+        let each = if self.backward { forward + 4.0 * stored + 4.0 + 3.0 * 4.0 } else { forward };
+        each * (self.batch * self.length * self.width) as f64
     }
 
-    fn case<'a>(self, engine: &mut Engine, model: &str) -> Result<Case<'a>, Box<dyn Error>> {
+    fn name(self) -> String {
+        let mask = if self.causal { "causal" } else { "full" };
+        let pass = if self.backward { "forward + backward" } else { "forward" };
+        format!("{} x {}, {mask}, {pass}", self.batch, self.length)
+    }
+
+    /// The graph, what goes in, and what comes out.
+    fn record(self) -> Result<(Graph, Vec<Tensor>, Vec<Tensor>), Box<dyn Error>> {
         let mut g = Graph::new();
-        let shape = [self.batch, self.length, 3 * self.width];
-        let qkv = g.input("qkv", TensorType::f32(shape));
+        let qkv = g.input("qkv", TensorType::f32([self.batch, self.length, 3 * self.width]));
         let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None })?;
-        let out = [self.batch, self.length, self.width];
-        let mut outputs = vec![y];
-        let mut upstream: Option<Tensor> = None;
+        let (mut inputs, mut outputs) = (vec![qkv], vec![y]);
         if self.backward {
             // The operation's own rule with a gradient that comes from outside, so that no loss is timed with it.
-            let dy = g.input("dy", TensorType::f32(out));
+            let dy = g.input("dy", TensorType::f32([self.batch, self.length, self.width]));
             let node = g.nodes()[g.nodes().len() - 1].clone();
             let mut grads = vec![None; node.outputs.len()];
             grads[0] = Some(dy);
             let recorded = Recorded { inputs: &node.inputs, outputs: &node.outputs, grads: &grads, wanted: &[true] };
             outputs.extend(node.op.backward(&mut g, &recorded)?.into_iter().flatten());
-            upstream = Some(dy);
+            inputs.push(dy);
         }
-        let mut plan = engine.compile(g, &outputs, &PlanOptions::default())?;
-        plan.set(qkv, HostTensor::floats(shape, noise(shape.iter().product(), 1)))?;
-        if let Some(dy) = upstream {
-            plan.set(dy, HostTensor::floats(out, noise(out.iter().product(), 2)))?;
+        Ok((g, inputs, outputs))
+    }
+
+    /// A plan that is ready to run; by kernel number `choice` wherever there is a choice, if one is given.
+    fn plan(self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Vec<Tensor>), Box<dyn Error>> {
+        let (g, inputs, outputs) = self.record()?;
+        let types: Vec<_> = inputs.iter().map(|&input| g.ty(input).clone()).collect();
+        let mut plan = engine.compile(g, &outputs, &PlanOptions { choice, ..kernels::options(precision, &inputs) })?;
+        for (seed, (input, ty)) in inputs.into_iter().zip(types).enumerate() {
+            plan.set(input, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }
+        Ok((plan, outputs))
+    }
+
+    fn case<'a>(self, precision: Precision, plan: Plan, series: String, name: String) -> Case<'a> {
+        let bytes = self.bytes(if precision == Precision::Mixed { 2.0 } else { 4.0 });
+        Case { series, name, size: self.length as f64, flops: self.flops(), bytes, run: run_plan(plan) }
+    }
+
+    /// With the kernels that a plan chooses.
+    fn chosen<'a>(self, engine: &mut Engine, precision: Precision, model: &str) -> Result<Case<'a>, Box<dyn Error>> {
         let mask = if self.causal { "causal" } else { "full" };
-        let pass = if self.backward { "forward + backward" } else { "forward" };
-        Ok(Case {
-            series: format!("{model} {mask} {}", if self.backward { "f+b" } else { "f" }),
-            name: format!("{} x {}, {mask}, {pass}", self.batch, self.length),
-            size: self.length as f64,
-            flops: self.flops(),
-            bytes: self.bytes(),
-            run: run_plan(plan),
-        })
+        let series = format!("{model} {mask} {}", if self.backward { "f+b" } else { "f" });
+        let (plan, _) = self.plan(engine, precision, None)?;
+        Ok(self.case(precision, plan, series, self.name()))
+    }
+
+    /// Times each kernel; forward and backward have lists of their own, and kernels of the same place go together.
+    fn each_kernel(self, engine: &mut Engine, precision: Precision, report: &mut Report) -> Result<(), Box<dyn Error>> {
+        let (g, inputs, outputs) = self.record()?;
+        let lists = kernels::lists(engine, &g, &outputs, &kernels::options(precision, &inputs))?;
+        let name = |choice: usize| {
+            let each: Vec<_> = lists.iter().map(|list| list[choice.min(list.len() - 1)].as_str()).collect();
+            each.join(" + ")
+        };
+        let count = lists.iter().map(Vec::len).max();
+        let names = count.map_or_else(|| vec!["the only kernel".to_owned()], |count| (0..count).map(name).collect());
+        let plan = |engine: &mut Engine, choice| self.plan(engine, precision, Some(choice));
+        kernels::each(engine, report, (&self.name(), WRONG), &names, plan, |plan, name| self.case(precision, plan, self.name(), name))
     }
 }
+
+/// Results whose error is more than this part of their size, squared, are wrong. Kernels of 16 bits round probabilities.
+const WRONG: f64 = 1e-6;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let mut engine = common::engine()?;
     if let (true, Some(heads), Some(width)) = (args.paced, args.heads, args.width) {
         let Args { batch, causal, backward, .. } = args;
-        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, backward }.case(&mut engine, "")?;
+        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, backward }.chosen(&mut engine, args.precision, "")?;
         return common::pace("attention", &mut engine, &mut case.run);
     }
     let models = if args.model.is_empty() { Shape::ALL.to_vec() } else { args.model.clone() };
@@ -124,9 +163,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut cases = Vec::new();
             for (causal, backward) in [(true, false), (false, false), (true, true), (false, true)] {
                 let work = Work { batch: args.batch, length, heads: s.heads, width: s.width, causal, backward };
-                cases.push(work.case(&mut engine, s.name)?);
+                if args.kernels {
+                    work.each_kernel(&mut engine, args.precision, &mut report)?;
+                } else {
+                    cases.push(work.chosen(&mut engine, args.precision, s.name)?);
+                }
             }
-            report.group(&mut engine, cases)?;
+            if !cases.is_empty() {
+                report.group(&mut engine, cases)?;
+            }
         }
     }
     report.finish("sequence length, tokens", Figure::Gflops)

@@ -3,16 +3,12 @@
 mod common;
 
 use clap::Parser;
-use common::{Case, Figure, Numbers, Output, Report, Shape, noise, run_plan};
+use common::{Case, Figure, Numbers, Output, Report, Shape, kernels, round_noise, run_plan};
 use shaderlm::{
-    graph::{Engine, Graph, Plan, PlanOptions, decisions},
+    graph::{Engine, Graph, Plan, PlanOptions},
     ops::{self, HostTensor, Layout, Precision, Recorder, Tensor, TensorType},
 };
-use std::{
-    error::Error,
-    panic::{AssertUnwindSafe, catch_unwind},
-    str::FromStr,
-};
+use std::{error::Error, str::FromStr};
 
 #[derive(Parser)]
 #[command(about = "Times matrix products on the adapter (SHADERLM_DEVICE chooses another)")]
@@ -103,11 +99,9 @@ impl Product {
     fn plan(&self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Tensor), Box<dyn Error>> {
         let (g, operands, y) = self.record()?;
         let types = operands.map(|operand| g.ty(operand).clone());
-        let mut plan = engine.compile(g, &[y], &PlanOptions { choice, ..options(precision, &operands) })?;
+        let mut plan = engine.compile(g, &[y], &PlanOptions { choice, ..kernels::options(precision, &operands) })?;
         for (seed, (operand, ty)) in operands.into_iter().zip(types).enumerate() {
-            // Multiples of 1/1024, which 16 bits hold, so that only a kernel that is wrong differs from the others.
-            let values = noise(ty.elements(), seed as u32 + 1).into_iter().map(|x| (x * 1024.0).round() / 1024.0).collect();
-            plan.set(operand, HostTensor::floats(ty.shape, values))?;
+            plan.set(operand, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }
         Ok((plan, y))
     }
@@ -118,59 +112,23 @@ impl Product {
     }
 }
 
-/// Where operands may be rounded they are stored so.
-fn options(precision: Precision, operands: &[Tensor]) -> PlanOptions {
-    let halves = if precision == Precision::Mixed { operands.to_vec() } else { Vec::new() };
-    PlanOptions { precision, halves, ..PlanOptions::default() }
-}
-
 fn case<'a>(engine: &mut Engine, precision: Precision, series: String, label: &str, p: &Product) -> Result<Case<'a>, Box<dyn Error>> {
     let (plan, _) = p.plan(engine, precision, None)?;
     let name = if label.is_empty() { p.name() } else { format!("{label} {}", p.name()) };
     Ok(p.case(plan, series, name))
 }
 
-/// Times each kernel of a product. What goes wrong with one is a line in the table, and the next gets a device that is not
-/// touched by it.
-fn kernels(engine: &mut Engine, precision: Precision, p: &Product, report: &mut Report) -> Result<(), Box<dyn Error>> {
-    let Some(caps) = engine.capabilities() else { return Err("--kernels needs an adapter; the CPU has one way to multiply".into()) };
+/// Times each kernel of a product.
+fn each_kernel(engine: &mut Engine, precision: Precision, p: &Product, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let (g, operands, y) = p.record()?;
-    let list = decisions(&g, &[y], caps, &options(precision, &operands))?.into_iter().next().map_or(Vec::new(), |d| d.kernels);
-    let mut expected: Option<Vec<f32>> = None;
-    for choice in 0..list.len().max(1) {
-        let name = list.get(choice).map_or("the only kernel", String::as_str);
-        let mut timed = || -> Result<(), Box<dyn Error>> {
-            let (mut plan, y) = p.plan(engine, precision, Some(choice))?;
-            plan.run(engine)?;
-            let found = plan.get(y)?.f().to_vec();
-            let wrong = error(&found, expected.get_or_insert_with(|| found.clone()));
-            if wrong > WRONG {
-                return Err(format!("wrong: squared error {wrong:.1e} of the simplest kernel's result").into());
-            }
-            report.group(engine, vec![p.case(plan, p.name(), name.to_owned())])
-        };
-        // naga panics at some of what it cannot translate.
-        let reason = match catch_unwind(AssertUnwindSafe(&mut timed)) {
-            Ok(Ok(())) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "a panic, above".into(),
-        };
-        report.failed(&p.name(), name, reason.lines().next().unwrap_or_default());
-        *engine = common::engine()?;
-    }
-    Ok(())
+    let list = kernels::lists(engine, &g, &[y], &kernels::options(precision, &operands))?.into_iter().next();
+    let names = list.unwrap_or_else(|| vec!["the only kernel".to_owned()]);
+    let plan = |engine: &mut Engine, choice| p.plan(engine, precision, Some(choice)).map(|(plan, y)| (plan, vec![y]));
+    kernels::each(engine, report, (&p.name(), WRONG), &names, plan, |plan, name| p.case(plan, p.name(), name))
 }
 
 /// Results whose error is more than this part of their size, squared, are wrong.
 const WRONG: f64 = 1e-8;
-
-/// The squared error of `found` as a part of the squared size of `expected`; what is no number is an infinite one.
-fn error(found: &[f32], expected: &[f32]) -> f64 {
-    let off: f64 = found.iter().zip(expected).map(|(f, e)| f64::from(f - e).powi(2)).sum();
-    let size: f64 = expected.iter().map(|&e| f64::from(e).powi(2)).sum();
-    let part = off / size.max(f64::MIN_POSITIVE);
-    if part.is_nan() { f64::INFINITY } else { part }
-}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
@@ -204,7 +162,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for group in groups {
         if args.kernels {
             for (_, _, product) in group {
-                kernels(&mut engine, args.precision, &product, &mut report)?;
+                each_kernel(&mut engine, args.precision, &product, &mut report)?;
             }
             continue;
         }

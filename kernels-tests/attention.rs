@@ -1,7 +1,11 @@
 //! Fused attention, forward and backward, with every mask.
 
-use crate::harness::{Bound, Case};
-use shaderlm::ops::{self, Mask, Tensor};
+use crate::harness::{Bound, Case, engine_as_hardware};
+use shaderlm::{
+    graph::{PlanOptions, decisions, gradients},
+    ops::{self, Mask, Tensor},
+};
+use std::collections::BTreeSet;
 
 /// [batch, rows, heads, head width]
 const SHAPES: [[usize; 4]; 16] = [
@@ -56,6 +60,56 @@ fn backward() {
         let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
         c.check_backward(what, y, &[qkv], Bound::Nmse);
     });
+}
+
+/// The attention of one test and its gradient by a weighted sum, and what is to be compared.
+fn attention_and_gradient(c: &mut Case, [b, t, h, d]: [usize; 4], causal: bool, kind: usize) -> [Tensor; 2] {
+    let qkv = c.input([b, t, 3 * h * d]);
+    let keys = padding(c, kind, b, t);
+    let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+    let w = c.input([b, t, h * d]);
+    let product = ops::mul(&mut c.g, y, w).unwrap();
+    let loss = ops::sum(&mut c.g, product).unwrap();
+    [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()]
+}
+
+/// Every kernel that could be chosen on real GPUs, on rows that fill blocks and that do not.
+#[test]
+fn every_kernel_that_can_be_chosen() {
+    let mut seen = BTreeSet::new();
+    // Heads of every kind of row in workgroup memory, each with some of the masks and lengths, since drivers take a while to compile
+    // a kernel.
+    let cases: [(usize, &[(bool, usize)], &[usize]); 6] = [
+        (4, &[(false, 0), (true, 3)], &[1, 31, 33, 64, 65, 100, 257]),
+        (20, &[(true, 0), (false, 1)], &[1, 33, 64, 100]),
+        (32, &[(true, 3)], &[31, 65, 257]),
+        (64, &[(true, 0), (false, 2)], &[1, 31, 65, 100]),
+        (80, &[(true, 1)], &[33, 100]),
+        (128, &[(true, 2)], &[65]),
+    ];
+    for (d, masks, lengths) in cases {
+        for &(causal, kind) in masks {
+            for &t in lengths {
+                let shape = [2, t, if d < 32 { 3 } else { 1 }, d];
+                let caps = engine_as_hardware().capabilities().unwrap().clone();
+                let mut c = Case::new();
+                let outputs = attention_and_gradient(&mut c, shape, causal, kind);
+                let found = decisions(&c.g, &outputs, &caps, &PlanOptions::default()).unwrap();
+                let lists: Vec<_> = found.into_iter().map(|decision| decision.kernels).collect();
+                for choice in 0..lists.iter().map(Vec::len).max().unwrap_or(1) {
+                    let mut c = Case::new();
+                    let outputs = attention_and_gradient(&mut c, shape, causal, kind);
+                    let names: Vec<_> = lists.iter().map(|list| list[choice.min(list.len() - 1)].as_str()).collect();
+                    let what = format!("attention {shape:?}, causal {causal}, padding {kind}, {names:?}");
+                    seen.extend(names.iter().map(|name| (*name).to_owned()));
+                    c.check_on(engine_as_hardware(), Some(choice), &what, &outputs, Bound::Nmse);
+                }
+            }
+        }
+    }
+    for part in ["rows", "tiled 64x64 by 8x4", "tiled 64x64 by 4x4", "tiled 64x32", "tiled 32x64", "tiled 32x32", "tiled 32x16", "tiled 16x16"] {
+        assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
+    }
 }
 
 #[test]

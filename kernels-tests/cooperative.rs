@@ -7,8 +7,8 @@ use crate::harness::{Bound, Case, compare, engine, engine_as_hardware};
 use half::f16;
 use shaderlm::{
     gpu::{Autotune, Capabilities, Cooperative, Gpu, GpuOptions, Scalar},
-    graph::{Engine, Graph, PlanOptions, decisions, evaluate, kernels},
-    ops::{self, Gelu, HostTensor, Layout, Precision, Tensor, TensorType},
+    graph::{Engine, Graph, PlanOptions, decisions, evaluate, gradients, kernels},
+    ops::{self, Gelu, HostTensor, Layout, Mask, Precision, Tensor, TensorType},
 };
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -324,4 +324,52 @@ fn tuning_checks_them_and_may_take_one() {
         let decided = &decisions(&g, &[y], engine.capabilities().unwrap(), &options).unwrap()[0];
         assert_eq!(decided.measured.map(|i| decided.kernels[i].as_str()), tuned.best().map(|best| best.0));
     }
+}
+
+/// Attention and its gradient by every kernel: q, k and v are halves, but probabilities and their gradients are rounded.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn attention_and_its_gradient() {
+    // In matrices, so that every adapter has kernels for them.
+    let side = capabilities().matrices().expect("matrices of halves that add up in 32 bits").size as usize;
+    let mut seen = BTreeSet::new();
+    let cases: [(usize, bool, bool, Stored, &[usize]); 3] = [
+        (1, true, false, In32, &[1, 31, 33, 64, 65, 257]),
+        (2, true, true, In16, &[33, 100]),
+        (3, false, true, In16, &[65]),
+    ];
+    for (matrices, causal, padded, stored, lengths) in cases {
+        let d = matrices * side;
+        for &t in lengths {
+            let make = |choice: Option<usize>| {
+                let (b, h) = (2, 2);
+                let mut c = Case::new();
+                let (x, w) = (halves(&mut c, b * t * 3 * h * d), halves(&mut c, b * t * h * d));
+                let (qkv, w) = (c.feed([b, t, 3 * h * d], x), c.feed([b, t, h * d], w));
+                // One text has no key at all, the other holes.
+                let keep = (0..b * t).map(|i| u32::from(i >= t && i % 3 != 1)).collect();
+                let keys = padded.then(|| c.ids([b, t], keep));
+                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+                let product = ops::mul(&mut c.g, y, w).unwrap();
+                let loss = ops::sum(&mut c.g, product).unwrap();
+                let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
+                let halves = if stored == In16 { vec![qkv, w] } else { vec![] };
+                (c, outputs, PlanOptions { choice, halves, ..mixed() })
+            };
+            let (c, outputs, options) = make(None);
+            let lists: Vec<_> = decisions(&c.g, &outputs, engine().capabilities().unwrap(), &options).unwrap();
+            assert_eq!(lists.len(), 2, "forward and backward each have a choice");
+            for choice in 1..lists.iter().map(|d| d.kernels.len()).max().unwrap() {
+                let names: Vec<_> = lists.iter().map(|d| d.kernels[choice.min(d.kernels.len() - 1)].clone()).collect();
+                if !names.iter().any(|name| name.starts_with("cooperative")) {
+                    continue;
+                }
+                let (c, outputs, options) = make(Some(choice));
+                let what = format!("attention {t} x {d}, causal {causal}, padded {padded}, stored {stored:?}, {names:?}");
+                c.check_with(engine(), options, &what, &outputs, Bound::Within(2e-3));
+                seen.extend(names);
+            }
+        }
+    }
+    assert!(seen.iter().filter(|name| name.starts_with("cooperative")).count() >= 5, "{seen:?}");
 }

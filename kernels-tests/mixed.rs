@@ -23,18 +23,29 @@ fn half<const N: usize>(c: &mut Case, shape: [usize; N]) -> Tensor {
 /// words of element types are to be among the kernels' labels.
 fn check(what: &str, expected: &[&str], record: impl Fn(&mut Case) -> Result<Vec<Tensor>, OpError>) {
     for engine in [engine(), engine_as_hardware()] {
-        let mut c = Case::new();
-        let results = record(&mut c).unwrap_or_else(|e| panic!("{what}: {e}"));
-        // What the host reads is never in 16 bits, but what it is scaled from can be.
-        let outputs: Vec<_> = results.into_iter().map(|y| ops::scale(&mut c.g, y, 1.0).unwrap()).collect();
-        let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, ..PlanOptions::default() };
-        let caps = engine.capabilities().unwrap();
-        let labels: Vec<_> = kernels(&c.g, &outputs, caps, &options).unwrap().iter().map(|k| k.label()).collect();
-        for expected in expected {
-            assert!(labels.iter().any(|l| l.contains(expected)), "{what}: no kernel {expected} among {labels:?}");
-        }
-        c.check_with(engine, options, what, &outputs, ROUNDING);
+        check_on(engine, None, what, expected, &record);
     }
+}
+
+/// The same on one engine, with a kernel given wherever there is a choice.
+fn check_on(
+    engine: Engine,
+    choice: Option<usize>,
+    what: &str,
+    expected: &[&str],
+    record: &impl Fn(&mut Case) -> Result<Vec<Tensor>, OpError>,
+) {
+    let mut c = Case::new();
+    let results = record(&mut c).unwrap_or_else(|e| panic!("{what}: {e}"));
+    // What the host reads is never in 16 bits, but what it is scaled from can be.
+    let outputs: Vec<_> = results.into_iter().map(|y| ops::scale(&mut c.g, y, 1.0).unwrap()).collect();
+    let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, choice, ..PlanOptions::default() };
+    let caps = engine.capabilities().unwrap();
+    let labels: Vec<_> = kernels(&c.g, &outputs, caps, &options).unwrap().iter().map(|k| k.label()).collect();
+    for expected in expected {
+        assert!(labels.iter().any(|l| l.contains(expected)), "{what}: no kernel {expected} among {labels:?}");
+    }
+    c.check_with(engine, options, what, &outputs, ROUNDING);
 }
 
 #[test]
@@ -84,18 +95,33 @@ fn epilogues_of_products() {
     }
 }
 
+fn attention_of_halves(c: &mut Case, [t, heads, d]: [usize; 3], causal: bool) -> Result<Vec<Tensor>, OpError> {
+    let qkv = half(c, [2, t, 3 * heads * d]);
+    let y = ops::attention(&mut c.g, qkv, heads, Mask { causal, keys: None })?;
+    let w = half(c, [2, t, heads * d]);
+    let product = ops::mul(&mut c.g, y, w)?;
+    let loss = ops::sum(&mut c.g, product)?;
+    let dqkv = shaderlm::graph::gradients(&mut c.g, loss, &[qkv])?[0].unwrap();
+    Ok(vec![y, dqkv])
+}
+
 #[test]
 fn attention_and_its_gradient() {
     for (t, heads, d, causal) in [(1, 1, 4, false), (9, 2, 8, true), (33, 3, 5, true), (65, 1, 64, false)] {
-        check(&format!("attention {t} {heads} {d} {causal}"), &["attention{", "attention_backward{", "T5=f16"], |c| {
-            let qkv = half(c, [2, t, 3 * heads * d]);
-            let y = ops::attention(&mut c.g, qkv, heads, Mask { causal, keys: None })?;
-            let w = half(c, [2, t, heads * d]);
-            let product = ops::mul(&mut c.g, y, w)?;
-            let loss = ops::sum(&mut c.g, product)?;
-            let dqkv = shaderlm::graph::gradients(&mut c.g, loss, &[qkv])?[0].unwrap();
-            Ok(vec![y, dqkv])
+        check(&format!("attention {t} {heads} {d} {causal}"), &["attention", "attention_backward", "T5=f16"], |c| {
+            attention_of_halves(c, [t, heads, d], causal)
         });
+    }
+}
+
+#[test]
+fn attention_through_workgroup_memory() {
+    for (d, causal) in [(20, true), (32, false)] {
+        for choice in 1..7 {
+            let expected = ["attention_tiled{", "attention_backward_tiled{", "T5=f16"];
+            let what = format!("attention of width {d}, causal {causal}, kernel {choice}");
+            check_on(engine_as_hardware(), Some(choice), &what, &expected, &|c| attention_of_halves(c, [70, 2, d], causal));
+        }
     }
 }
 

@@ -29,6 +29,9 @@ fn adapters() -> Vec<Capabilities> {
                 (caps.software, caps.subgroup) = (software, subgroup);
                 // In all of one kind on each side, since there are twice as many plans.
                 caps.f16 = subgroup == if software { Some(8) } else { Some(32) };
+                if subgroup == Some(32) {
+                    caps.workgroup_memory = 48 << 10;
+                }
                 if small {
                     caps.max_binding = 1 << 16;
                 }
@@ -178,7 +181,8 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
     wanted
 }
 
-/// Products of all layouts and epilogues, of whole tiles, and not, for the kernels with cooperative matrices; and their operands.
+/// Products of all layouts and epilogues, of whole tiles, and not, and attention, for the kernels with cooperative matrices; and their
+/// operands.
 fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
     let (mut wanted, mut operands) = (Vec::new(), Vec::new());
     for [m, n, k] in [[256, 256, 1024], [129, 130, 36]] {
@@ -195,6 +199,14 @@ fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
             wanted.extend([plain, y, active, residual]);
             operands.extend([a, b]);
         }
+    }
+    for (d, causal) in [(64, true), (80, false), (128, true)] {
+        let qkv = g.input("qkv", TensorType::f32([2, 70, 3 * d]));
+        let keys = (d < 128).then(|| g.input("keys", TensorType::u32([2, 70])));
+        let y = ops::attention(g, qkv, 1, Mask { causal, keys }).unwrap();
+        let loss = ops::sum(g, y).unwrap();
+        wanted.extend(gradients(g, loss, &[qkv]).unwrap().into_iter().flatten());
+        operands.push(qkv);
     }
     (wanted, operands)
 }
@@ -323,9 +335,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 48] = [
+const TESTED_IN: [(&str, &str); 52] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_cooperative", "cooperative"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),

@@ -1,6 +1,7 @@
 //! What the benchmarks share: contenders in turn, a table, JSON and a plot.
 #![allow(dead_code, unused_imports, reason = "each benchmark is a program of its own and takes what it needs")]
 
+pub mod kernels;
 mod measure;
 mod plot;
 mod report;
@@ -52,6 +53,11 @@ pub fn run_plan<'a>(mut plan: Plan) -> Run<'a> {
         }
         Ok(plan.wait()?)
     })
+}
+
+/// The same in multiples of 1/1024, which 16 bits hold: where operands are rounded, only a kernel that is wrong differs from others.
+pub fn round_noise(count: usize, seed: u32) -> Vec<f32> {
+    noise(count, seed).into_iter().map(|x| (x * 1024.0).round() / 1024.0).collect()
 }
 
 /// `count` numbers that look random, between -1 and 1.

@@ -1,6 +1,6 @@
 //! An open device: its capabilities, and the place where its faults arrive.
 
-use super::{Autotune, Cooperative, DeviceChoice, GpuError, Tuning, adapter, cooperative, pipeline::PipelineStore, timing::Timestamps};
+use super::{Autotune, Cooperative, DeviceChoice, GpuError, Scalar, Tuning, adapter, cooperative, pipeline::PipelineStore, timing::Timestamps};
 use std::sync::{Arc, Mutex};
 
 /// What the open device can do, as far as kernels ask.
@@ -39,6 +39,16 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
+    /// Which cooperative matrices mixed plans use: the largest of halves that add up in f32. Only through Vulkan: naga's Metal loads
+    /// matrices by pointers to their elements, where shaders have vectors.
+    pub fn matrices(&self) -> Option<Cooperative> {
+        if self.backend != "vulkan" {
+            return None;
+        }
+        let fits = |c: &&Cooperative| (c.operands, c.sums) == (Scalar::F16, Scalar::F32);
+        self.cooperative.iter().filter(fits).max_by_key(|c| c.size).copied().filter(|_| self.f16)
+    }
+
     /// A GPU with WebGPU's default limits and no optional feature: what the plan of a graph is shown for where there is none.
     pub fn portable() -> Self {
         let limits = wgpu::Limits::default();

@@ -19,8 +19,6 @@ const UNASKED: Duration = Duration::from_secs(1);
 /// Each kernel is run until it has taken this long, or this often.
 const ENOUGH: Duration = Duration::from_millis(40);
 const RUNS: usize = 20;
-/// Results whose error is more than this part of their size, squared, are wrong: thousands of times what rounding does.
-const WRONG: f64 = 1e-8;
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
@@ -170,7 +168,7 @@ impl Engine {
         // The first run compiles and checks.
         plan.run(self)?;
         let results = outputs.iter().map(|&output| plan.get(output)).collect::<Result<Vec<_>, _>>()?;
-        let right = expected.as_ref().is_none_or(|expected| error(&results, expected) <= WRONG);
+        let right = expected.as_ref().is_none_or(|expected| error(&results, expected) <= decision.error);
         expected.get_or_insert(results);
         if !right {
             return Ok(None);

@@ -3,6 +3,7 @@
 use super::*;
 use crate::gpu::Kernel;
 use attention_backward::AttentionBackward;
+use attention_kernels::Pass;
 
 /// The widest head that kernels hold in registers.
 pub(super) const WIDEST_HEAD: usize = 128;
@@ -206,21 +207,25 @@ impl Operation for Attention {
         let keys = (cx.inputs.len() > 1).then(|| cx.input(1));
         let s = Sizes::of(&qkv.ty.shape, self.heads)?;
         let tile = s.tile(cx, 2);
-        let blocks = tile.blocks(s.t);
+        let vec4 = cx.vec4(s.d, &[&qkv.all(), &o.all()]);
+        let flops = self.flops(&[qkv.ty.clone()], &[]);
+        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.causal, keys.is_some(), vec4), flops);
+        let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
+        // Ranges of rows that are multiples of four elements begin on vectors where the whole does.
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let batch = range.len();
             let from = qkv.rows(range.clone(), s.t * 3 * s.c());
             let to = o.rows(range.clone(), s.t * s.c());
-            let vec4 = cx.vec4(s.d, &[&from, &to]);
             let mut bindings = vec![from.read(), to.write(), lse.rows(range.clone(), s.h * s.t).write()];
             bindings.extend(keys.as_ref().map(|keys| keys.rows(range, s.t).read()));
-            let kernel = tile
-                .variant(kernel!("attention"), "KEYS")
-                .with("D", s.d as u32)
-                .with("VEC", vec4)
-                .with("CAUSAL", self.causal)
-                .with("PADDED", keys.is_some())
-                .with("CACHE", false);
+            let kernel = match tiled {
+                Some(block) => block.kernel(cx.caps, s.d, Pass::Forward),
+                None => {
+                    let kernel = tile.variant(kernel!("attention"), "KEYS").with("D", s.d as u32);
+                    kernel.with("VEC", vec4).with("CACHE", false)
+                }
+            };
+            let kernel = kernel.with("CAUSAL", self.causal).with("PADDED", keys.is_some());
             let words = [s.t as u32, s.h as u32, blocks as u32, s.t as u32, (s.scale() as f32).to_bits()];
             cx.dispatch(kernel, &bindings, &words, batch * s.h * blocks)?;
         }

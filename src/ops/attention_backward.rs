@@ -2,6 +2,7 @@
 
 use super::{
     attention::{Attention, Sizes, add_scaled, dot},
+    attention_kernels::{self, Pass},
     *,
 };
 
@@ -39,12 +40,14 @@ impl Operation for AttentionBackward {
         let s = Sizes::of(&qkv.ty.shape, self.0.heads)?;
         let delta = cx.scratch(s.b * s.h * s.t);
         let tile = s.tile(cx, 1);
-        let blocks = tile.blocks(s.t);
+        let vec4 = cx.vec4(s.d, &[&qkv.all(), &dqkv.all(), &o.all(), &dy.all()]);
+        let flops = self.flops(&[qkv.ty.clone()], &[]);
+        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.causal, keys.is_some(), vec4), flops);
+        let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());
             let narrow = |x: &Operand| x.rows(range.clone(), s.t * s.c());
             let single = |x: &Operand| x.rows(range.clone(), s.h * s.t);
-            let vec4 = cx.vec4(s.d, &[&wide(&qkv), &wide(&dqkv), &narrow(&o), &narrow(&dy)]);
             // The query side first: it makes delta.
             for query in [true, false] {
                 let mut bindings = vec![wide(&qkv).read(), narrow(&dy).read(), single(&lse).read()];
@@ -54,13 +57,14 @@ impl Operation for AttentionBackward {
                     bindings.push(narrow(&o).read());
                 }
                 bindings.extend(keys.as_ref().map(|keys| keys.rows(range.clone(), s.t).read()));
-                let kernel = tile
-                    .variant(kernel!("attention_backward"), "OTHERS")
-                    .with("D", s.d as u32)
-                    .with("VEC", vec4)
-                    .with("CAUSAL", self.0.causal)
-                    .with("PADDED", keys.is_some())
-                    .with("QUERY", query);
+                let kernel = match tiled {
+                    Some(block) => block.kernel(cx.caps, s.d, Pass::Backward),
+                    None => {
+                        let kernel = tile.variant(kernel!("attention_backward"), "OTHERS").with("D", s.d as u32);
+                        kernel.with("VEC", vec4)
+                    }
+                };
+                let kernel = kernel.with("CAUSAL", self.0.causal).with("PADDED", keys.is_some()).with("QUERY", query);
                 let words = [s.t as u32, s.h as u32, blocks as u32, (s.scale() as f32).to_bits()];
                 cx.dispatch(kernel, &bindings, &words, range.len() * s.h * blocks)?;
             }

@@ -150,7 +150,12 @@ pub struct Decision {
     pub measured: Option<usize>,
     /// Floating-point operations.
     pub flops: u64,
+    /// Results whose error is more than this part of their size, squared, are wrong.
+    pub error: f64,
 }
+
+/// What kernels may differ by that only add up in another order: thousands of times what rounding does.
+const IN_ORDER: f64 = 1e-8;
 
 impl<'a> Lowering<'a> {
     /// A lowering of one operation. Scratch memory is numbered from `first_scratch`.
@@ -190,7 +195,19 @@ impl<'a> Lowering<'a> {
     }
 
     /// The kernel to take of `kernels`, which all can do `work`: the fastest, where that was measured, else number `rule`.
-    pub fn choose(&mut self, mut work: String, kernels: Vec<String>, rule: usize, flops: u64) -> usize {
+    pub fn choose(&mut self, work: String, kernels: Vec<String>, rule: usize, flops: u64) -> usize {
+        self.choose_within(work, kernels, rule, flops, None)
+    }
+
+    /// The same of kernels whose results may differ, squared, by `error` of their size.
+    pub fn choose_within(
+        &mut self,
+        mut work: String,
+        kernels: Vec<String>,
+        rule: usize,
+        flops: u64,
+        error: Option<f64>,
+    ) -> usize {
         if kernels.len() < 2 {
             return 0;
         }
@@ -203,7 +220,7 @@ impl<'a> Lowering<'a> {
         }
         let measured = self.caps.tuning.best(&work, &kernels);
         let stored = self.inputs.iter().map(|input| input.storage).collect();
-        self.decisions.push(Decision { work, stored, kernels, rule, measured, flops });
+        self.decisions.push(Decision { work, stored, kernels, rule, measured, flops, error: error.unwrap_or(IN_ORDER) });
         measured.unwrap_or(rule)
     }
 

@@ -3,7 +3,7 @@
 //! A tile is counted in matrices, so that an adapter with matrices of 8 x 8 runs what one with 16 x 16 does, at half the size.
 
 use crate::{
-    gpu::{Capabilities, Cooperative, Kernel, Scalar},
+    gpu::{Capabilities, Kernel},
     kernel,
 };
 
@@ -44,20 +44,10 @@ const PADDING: usize = 8;
 /// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
 
-/// Which matrices a product would use: the largest of halves that add up in f32. Only through Vulkan: naga's Metal loads matrices by
-/// pointers to their elements, where the shader has vectors.
-fn matrices(caps: &Capabilities) -> Option<Cooperative> {
-    if caps.backend != "vulkan" {
-        return None;
-    }
-    let fits = |c: &&Cooperative| (c.operands, c.sums) == (Scalar::F16, Scalar::F32);
-    caps.cooperative.iter().filter(fits).max_by_key(|c| c.size).copied().filter(|_| caps.f16)
-}
-
 /// The tiles that the adapter can do; none where it has no such matrices. `halves`: both operands are stored as halves, and
 /// `even(m, n, k)` says whether the product is made of whole tiles of these sides, as a load from storage needs.
 pub(super) fn tiles(caps: &Capabilities, halves: bool, even: impl Fn(&Tile) -> bool) -> Vec<Tile> {
-    let (Some(matrices), Some(lanes)) = (matrices(caps), caps.subgroup) else { return Vec::new() };
+    let (Some(matrices), Some(lanes)) = (caps.matrices(), caps.subgroup) else { return Vec::new() };
     let (side, lanes) = (matrices.size as usize, lanes as usize);
     TILES
         .into_iter()

@@ -1,0 +1,193 @@
+// Gradients of attention by cooperative matrices (tensor cores) of SIDE x SIDE, probabilities recomputed from the saved log-sum-exp:
+// operands, probabilities and their gradients rounded to f16, sums in f32. A workgroup has a block of rows of its side, a and b,
+// which its subgroups keep in matrices, BY rows of them each, and walks over the other side's rows x and y, COLUMNS matrices at a
+// time. Elements of a x and b y, which WGSL has no way to in a matrix, go through workgroup memory (see attention_cooperative.wgsl).
+//   query side: a is q, b is dy, x is k, y is v: ds = p (b y - delta), and dq += ds x; also makes delta = sum(dy * o)
+//   QUERY off:  a is k, b is v, x is q, y is dy: dv += p y, dk += ds x
+// Nothing may return before these operations, so workgroups beyond the end repeat the last one's and write nothing.
+enable f16;
+enable wgpu_cooperative_matrix;
+{% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARE, VECTORS, stage, load_rows, products, places, leave, part_of_row %}
+{# Scores a x, then b y, side by side; and so probabilities and their gradients. #}
+{% set SCORES = 2 * WIDE + 4 %}
+{% set PROBS = 2 * WIDE + 8 %}
+struct Params {
+    groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
+    qkv_at: u32, dy_at: u32, lse_at: u32, delta_at: u32, d_at: u32,
+{% if QUERY %}
+    o_at: u32,
+{% endif %}
+{% if PADDED %}
+    keys_at: u32,
+{% endif %}
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
+@group(0) @binding(2) var<storage, read> dy: array<vec4<{{ T2 }}>>;
+@group(0) @binding(3) var<storage, read> lse: array<f32>;
+@group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;
+@group(0) @binding(5) var<storage, read_write> d: array<vec4<{{ T5 }}>>;
+{% if QUERY %}
+@group(0) @binding(6) var<storage, read> o: array<vec4<{{ T6 }}>>;
+{% endif %}
+{% if PADDED %}
+@group(0) @binding({{ 7 if QUERY else 6 }}) var<storage, read> keys: array<u32>;
+{% endif %}
+// Probabilities are kept times 2^10, so that small ones are no smaller than 16 bits can say; tuning, whose log-sum-exps are not those
+// of its scores, has some beyond 1.
+const LARGER = 1024.0;
+// The block's own rows at first, then the other side's.
+var<workgroup> x: array<vec4<f16>, {{ [ROWS, WIDE]|max * LD // 4 }}>;
+var<workgroup> y: array<vec4<f16>, {{ WIDE * LD // 4 }}>;
+var<workgroup> scores: array<vec4<f32>, {{ ROWS * SCORES // 4 }}>;
+var<workgroup> probabilities: array<vec4<f16>, {{ ROWS * PROBS // 4 }}>;
+{# sum[m]_[n] += the half of `probabilities` from `from` on, times `tile`. #}
+{% macro gather(sum, from, tile) %}
+{% for k in range(COLUMNS) %}
+        {
+{% for m in range(BY) %}
+            let a{{ m }} = coopLoadT<{{ MATRIX }}<f16, A>>(&probabilities[(rows_at + {{ m * SIDE }}u) * {{ PROBS // 4 }}u + {{ (from + k * SIDE) // 4 }}u], {{ PROBS // 4 }}u);
+{% endfor %}
+{% for n in range(STEPS) %}
+            let b{{ n }} = coopLoadT<{{ MATRIX }}<f16, B>>(&{{ tile }}[{{ k * SIDE * LD // 4 + n * SIDE // 4 }}], {{ LD // 4 }}u);
+{% for m in range(BY) %}
+            {{ sum }}{{ m }}_{{ n }} = coopMultiplyAdd(a{{ m }}, b{{ n }}, {{ sum }}{{ m }}_{{ n }});
+{% endfor %}
+{% endfor %}
+        }
+{% endfor %}
+{% endmacro %}
+{% macro keep_scores(name, from) %}
+{% for m in range(BY) %}
+{% for n in range(COLUMNS) %}
+        {
+            let place = (rows_at + {{ m * SIDE }}u) * {{ SCORES // 4 }}u + {{ (from + n * SIDE) // 4 }}u;
+            coopStoreT({{ name }}{{ m }}_{{ n }}, &scores[place], {{ SCORES // 4 }}u);
+        }
+{% endfor %}
+{% endfor %}
+{% endmacro %}
+{% macro fours(name) %}vec4<f32>({{ name }}[{{ name }}_at + inside.x], {{ name }}[{{ name }}_at + inside.y], {{ name }}[{{ name }}_at + inside.z], {{ name }}[{{ name }}_at + inside.w]){% endmacro %}
+
+@compute @workgroup_size({{ WG }})
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_id) subgroup: u32,
+) {
+    // Not by a function: naga takes what functions return for something that differs from lane to lane.
+    let number = id.x + id.y * count.x;
+    let live = number < p.groups;
+    let g = min(number, p.groups - 1u);
+    // With a causal mask the last queries and the first keys take longest: those first.
+    let first = {{ "(p.blocks - 1u - g % p.blocks)" if QUERY else "(g % p.blocks)" }} * {{ ROWS }}u;
+    let head = (g / p.blocks) % p.heads;
+    let batch = g / (p.blocks * p.heads);
+    // In vectors.
+    let c = p.heads * {{ VECTORS }}u;
+    let q_at = p.qkv_at / 4u + batch * p.t * 3u * c + head * {{ VECTORS }}u;
+    let k_at = q_at + c;
+    let v_at = k_at + c;
+    let dy_at = p.dy_at / 4u + batch * p.t * c + head * {{ VECTORS }}u;
+    let d_at = p.d_at / 4u + (batch * p.t + first) * 3u * c + head * {{ VECTORS }}u;
+    let lse_at = p.lse_at + (batch * p.heads + head) * p.t;
+    let delta_at = p.delta_at + (batch * p.heads + head) * p.t;
+{% if PADDED %}
+    let keys_at = p.keys_at + batch * p.t;
+{% endif %}
+{{ places() }}
+    let row_inside = min(row, p.t - 1u);
+{% if QUERY %}
+{{ stage("x", "qkv", "q_at", "(3u * c)", "first", ROWS) }}
+    workgroupBarrier();
+{{ load_rows("a") }}
+    workgroupBarrier();
+{{ stage("x", "dy", "dy_at", "c", "first", ROWS) }}
+    // Each lane its share of the row's delta.
+    let o_at = p.o_at / 4u + (batch * p.t + row_inside) * c + head * {{ VECTORS }}u;
+    let row_dy_at = dy_at + row_inside * c;
+    var part = 0.0;
+    for (var i = lane % {{ WG // ROWS }}u; i < {{ VECTORS }}u; i = i + {{ WG // ROWS }}u) {
+        part = part + dot(vec4<f32>(dy[row_dy_at + i]), vec4<f32>(o[o_at + i]));
+    }
+    scores[lane].x = part;
+    workgroupBarrier();
+{{ load_rows("b") }}
+    var row_delta = 0.0;
+{% for i in range(WG // ROWS) %}
+    row_delta = row_delta + scores[own * {{ WG // ROWS }}u + {{ i }}u].x;
+{% endfor %}
+    if (live && row < p.t && lane % {{ WG // ROWS }}u == 0u) { delta[delta_at + row] = row_delta; }
+    let row_lse = lse[lse_at + row_inside];
+    let start = 0u;
+    let end = {{ "min(p.t, first + " ~ ROWS ~ "u)" if CAUSAL else "p.t" }};
+{% else %}
+{{ stage("x", "qkv", "k_at", "(3u * c)", "first", ROWS) }}
+    workgroupBarrier();
+{{ load_rows("a") }}
+    workgroupBarrier();
+{{ stage("x", "qkv", "v_at", "(3u * c)", "first", ROWS) }}
+    workgroupBarrier();
+{{ load_rows("b") }}
+{% if PADDED %}
+    let row_keep = keys[keys_at + row_inside] != 0u;
+{% endif %}
+    let start = {{ ("first - first % " ~ WIDE ~ "u") if CAUSAL else "0u" }};
+    let end = p.t;
+{% endif %}
+{% for m in range(BY) %}
+{% for n in range(STEPS) %}
+    var da{{ m }}_{{ n }} = {{ MATRIX }}<f32, C>();
+{% if not QUERY %}
+    var db{{ m }}_{{ n }} = {{ MATRIX }}<f32, C>();
+{% endif %}
+{% endfor %}
+{% endfor %}
+    for (var at = start; at < end; at = at + {{ WIDE }}u) {
+        workgroupBarrier();
+{{ stage("x", "qkv", "k_at" if QUERY else "q_at", "(3u * c)", "at", WIDE) }}
+{% if QUERY %}
+{{ stage("y", "qkv", "v_at", "(3u * c)", "at", WIDE) }}
+{% else %}
+{{ stage("y", "dy", "dy_at", "c", "at", WIDE) }}
+{% endif %}
+        workgroupBarrier();
+{{ products("s", "a", "x") }}
+{{ keep_scores("s", 0) }}
+{{ products("u", "b", "y") }}
+{{ keep_scores("u", WIDE) }}
+        workgroupBarrier();
+{% for i in range(SHARE) %}
+        {
+            let four = {{ part_of_row(i) }};
+            let other = vec4<u32>(at + four * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+            let inside = min(other, vec4<u32>(p.t - 1u));
+{% if QUERY and PADDED %}
+            let kept = vec4<u32>(keys[keys_at + inside.x], keys[keys_at + inside.y], keys[keys_at + inside.z], keys[keys_at + inside.w]) != vec4<u32>();
+{% endif %}
+            let keep = (other < vec4<u32>(p.t)){% if CAUSAL %} & (other {{ "<=" if QUERY else ">=" }} vec4<u32>(row)){% endif %}{% if PADDED %} & {{ "kept" if QUERY else "vec4<bool>(row_keep)" }}{% endif %};
+            let s = scores[own * {{ SCORES // 4 }}u + four] * p.scale;
+            let u = scores[own * {{ SCORES // 4 }}u + {{ WIDE // 4 }}u + four];
+            let e = select(vec4<f32>(), exp(s - {{ "vec4<f32>(row_lse)" if QUERY else fours("lse") }}), keep);
+{% if not QUERY %}
+            probabilities[own * {{ PROBS // 4 }}u + four] = vec4<f16>(e * LARGER);
+{% endif %}
+            probabilities[own * {{ PROBS // 4 }}u + {{ WIDE // 4 }}u + four] = vec4<f16>(e * (u - {{ "vec4<f32>(row_delta)" if QUERY else fours("delta") }}));
+        }
+{% endfor %}
+        workgroupBarrier();
+{{ gather("da", WIDE, "x") }}
+{% if not QUERY %}
+{{ gather("db", 0, "y") }}
+{% endif %}
+    }
+{% if QUERY %}
+{{ leave("da", "d", T5, "d_at", "(3u * c)", SCORES, 2 * COLUMNS, "p.scale") }}
+{% else %}
+    let dk_at = d_at + c;
+{{ leave("da", "d", T5, "dk_at", "(3u * c)", SCORES, 2 * COLUMNS, "p.scale") }}
+    let dv_at = dk_at + c;
+{{ leave("db", "d", T5, "dv_at", "(3u * c)", SCORES, 2 * COLUMNS, "(1.0 / LARGER)") }}
+{% endif %}
+}
