@@ -16,14 +16,12 @@ enable wgpu_cooperative_matrix;
 {% set THREADS = SUBGROUPS * LANES %}
 {% set MATRIX = "coop_mat" ~ SIDE ~ "x" ~ SIDE %}
 {% set DIRECT = not STAGED %}
-// Eight numbers that are stored in 32 bits.
+// Eight numbers as they are stored: halves sixteen bytes at a time.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
-{# Halves come sixteen bytes at a time. Matrices are loaded by pointers to vectors of UNIT halves, which tell how memory is aligned:
-   with WIDE by sixteen bytes too, which drivers of GPUs have the fastest loads for; Mesa's software adapter takes the vectors'
-   elements for the matrix's. #}
-{% set UNIT = 8 if WIDE else 4 %}
-{% set VECTOR = "vec4<u32>" if WIDE else "vec4<f16>" %}
-{% set HALVES = VECTOR if DIRECT else "vec4<u32>" %}
+struct Halves { @align(16) lo: vec4<f16>, hi: vec4<f16> }
+{# Matrices are loaded by pointers to vectors of four halves, which tell how memory is aligned: NVIDIA's compiler refuses vectors of
+   another type than the matrix's elements. #}
+{% set HALVES = "vec4<f16>" if DIRECT else "Halves" %}
 {% set A_ELEMENT = HALVES if T1 == "f16" and AVEC else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
 {% set B_ELEMENT = HALVES if T2 == "f16" and BVEC else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
 {% include "matmul_bindings.wgsl" %}
@@ -36,24 +34,14 @@ struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 {% set ALD = AW + 8 %}
 {% set BLD = BW + 8 %}
 {% if STAGED %}
-var<workgroup> tile_a: array<{{ VECTOR }}, {{ AH * ALD // UNIT }}>;
-var<workgroup> tile_b: array<{{ VECTOR }}, {{ BH * BLD // UNIT }}>;
+var<workgroup> tile_a: array<vec4<f16>, {{ AH * ALD // 4 }}>;
+var<workgroup> tile_b: array<vec4<f16>, {{ BH * BLD // 4 }}>;
 
-{% if not WIDE %}
-fn four(a: u32, b: u32) -> vec4<f16> {
-    return vec4<f16>(vec2<f16>(unpack2x16float(a)), vec2<f16>(unpack2x16float(b)));
-}
-{% endif %}
-fn halves(x: Eight) -> vec4<u32> {
-    return vec4<u32>(pack2x16float(x.lo.xy), pack2x16float(x.lo.zw), pack2x16float(x.hi.xy), pack2x16float(x.hi.zw));
-}
-
-// Eight elements of a stored row from (row, column), zeros beyond the edge: as halves if they are stored so, else as they are, since
-// rounding them would wait for them.
+// Eight elements of a stored row from (row, column), zeros beyond the edge, as they are: rounding would wait for them.
 {% for o in ["a", "b"] %}
 {% set VEC = AVEC if o == "a" else BVEC %}
 {% set T = T1 if o == "a" else T2 %}
-{% set EIGHT = "vec4<u32>" if T == "f16" else "Eight" %}
+{% set EIGHT = "Halves" if T == "f16" else "Eight" %}
 fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ EIGHT }} {
 {% if not EVEN %}
     if (row >= rows || column >= columns) { return {{ EIGHT }}(); }
@@ -68,12 +56,12 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
     if (column + 4u < columns) { v.hi = {{ o }}[place / 4u + 1u]; }
     return v;
 {% else %}
-    var v = Eight();
-    v.lo.x = f32({{ o }}[place]);
+    var v = {{ EIGHT }}();
+    v.lo.x = {{ o }}[place];
 {% for part in ["lo.y", "lo.z", "lo.w", "hi.x", "hi.y", "hi.z", "hi.w"] %}
-    if (column + {{ loop.index }}u < columns) { v.{{ part }} = f32({{ o }}[place + {{ loop.index }}u]); }
+    if (column + {{ loop.index }}u < columns) { v.{{ part }} = {{ o }}[place + {{ loop.index }}u]; }
 {% endfor %}
-    return {{ "halves(v)" if T == "f16" else "v" }};
+    return v;
 {% endif %}
 }
 {% endfor %}
@@ -133,19 +121,19 @@ fn main(
 {% endfor %}
 {% endmacro %}
 {% if DIRECT %}
-    let a_units = p.lda / {{ UNIT }}u;
-    let b_units = p.ldb / {{ UNIT }}u;
+    let a_units = p.lda / 4u;
+    let b_units = p.ldb / 4u;
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
 {% for step in range(K) %}
         {
             let k = k0 + {{ step * SIDE }}u;
 {% for r in range(SM) %}
             let row{{ r }} = m0 + sm + {{ r * SIDE }}u;
-            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + row" ~ r if AT else "row" ~ r ~ " * p.lda + k" }}) / {{ UNIT }}u], a_units);
+            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + row" ~ r if AT else "row" ~ r ~ " * p.lda + k" }}) / 4u], a_units);
 {% endfor %}
 {% for c in range(SN) %}
             let column{{ c }} = n0 + sn + {{ c * SIDE }}u;
-            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "column" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + column" ~ c }}) / {{ UNIT }}u], b_units);
+            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "column" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + column" ~ c }}) / 4u], b_units);
 {% endfor %}
 {{ multiply(step) }}        }
 {% endfor %}
@@ -156,36 +144,24 @@ fn main(
 {% for i in range(ALOADS) %}
     let a_row{{ i }} = (lane + {{ i * THREADS }}u) / {{ AW // 8 }}u;
     let a_column{{ i }} = ((lane + {{ i * THREADS }}u) % {{ AW // 8 }}u) * 8u;
-    let a_place{{ i }} = (a_row{{ i }} * {{ ALD }}u + a_column{{ i }}) / {{ UNIT }}u;
+    let a_place{{ i }} = (a_row{{ i }} * {{ ALD }}u + a_column{{ i }}) / 4u;
 {% endfor %}
 {% for i in range(BLOADS) %}
     let b_row{{ i }} = (lane + {{ i * THREADS }}u) / {{ BW // 8 }}u;
     let b_column{{ i }} = ((lane + {{ i * THREADS }}u) % {{ BW // 8 }}u) * 8u;
-    let b_place{{ i }} = (b_row{{ i }} * {{ BLD }}u + b_column{{ i }}) / {{ UNIT }}u;
+    let b_place{{ i }} = (b_row{{ i }} * {{ BLD }}u + b_column{{ i }}) / 4u;
 {% endfor %}
 {% macro fetch_a(i, k) %}{{ "fetch_a(a_at, " ~ k ~ " + a_row" ~ i ~ ", m0 + a_column" ~ i ~ ", p.k, p.m)" if AT else "fetch_a(a_at, m0 + a_row" ~ i ~ ", " ~ k ~ " + a_column" ~ i ~ ", p.m, p.k)" }}{% endmacro %}
 {% macro fetch_b(i, k) %}{{ "fetch_b(b_at, n0 + b_row" ~ i ~ ", " ~ k ~ " + b_column" ~ i ~ ", p.n, p.k)" if BT else "fetch_b(b_at, " ~ k ~ " + b_row" ~ i ~ ", n0 + b_column" ~ i ~ ", p.k, p.n)" }}{% endmacro %}
 {# From registers to the tiles. #}
 {% macro put() %}
 {% for i in range(ALOADS) %}
-{% set eight = "x" ~ i if T1 == "f16" else "halves(x" ~ i ~ ")" %}
-{% if WIDE %}
-        tile_a[a_place{{ i }}] = {{ eight }};
-{% else %}
-        let a_eight{{ i }} = {{ eight }};
-        tile_a[a_place{{ i }}] = four(a_eight{{ i }}.x, a_eight{{ i }}.y);
-        tile_a[a_place{{ i }} + 1u] = four(a_eight{{ i }}.z, a_eight{{ i }}.w);
-{% endif %}
+        tile_a[a_place{{ i }}] = vec4<f16>(x{{ i }}.lo);
+        tile_a[a_place{{ i }} + 1u] = vec4<f16>(x{{ i }}.hi);
 {% endfor %}
 {% for i in range(BLOADS) %}
-{% set eight = "w" ~ i if T2 == "f16" else "halves(w" ~ i ~ ")" %}
-{% if WIDE %}
-        tile_b[b_place{{ i }}] = {{ eight }};
-{% else %}
-        let b_eight{{ i }} = {{ eight }};
-        tile_b[b_place{{ i }}] = four(b_eight{{ i }}.x, b_eight{{ i }}.y);
-        tile_b[b_place{{ i }} + 1u] = four(b_eight{{ i }}.z, b_eight{{ i }}.w);
-{% endif %}
+        tile_b[b_place{{ i }}] = vec4<f16>(w{{ i }}.lo);
+        tile_b[b_place{{ i }} + 1u] = vec4<f16>(w{{ i }}.hi);
 {% endfor %}
 {% endmacro %}
 {% for i in range(ALOADS) %}
@@ -198,9 +174,7 @@ fn main(
     let from_b = {{ "sn * " ~ BLD ~ "u" if BT else "sn" }};
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
         workgroupBarrier();
-        {
-{{ put() }}        }
-        workgroupBarrier();
+{{ put() }}        workgroupBarrier();
         // The next step's elements, which nothing waits for until they are put into a tile.
         let next = k0 + {{ BK }}u;
         if (next < p.k) {
@@ -214,10 +188,10 @@ fn main(
 {% for step in range(K) %}
         {
 {% for r in range(SM) %}
-            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&tile_a[(from_a + {{ (step * SIDE * ALD + r * SIDE) if AT else (r * SIDE * ALD + step * SIDE) }}u) / {{ UNIT }}u], {{ ALD // UNIT }}u);
+            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&tile_a[(from_a + {{ (step * SIDE * ALD + r * SIDE) if AT else (r * SIDE * ALD + step * SIDE) }}u) / 4u], {{ ALD // 4 }}u);
 {% endfor %}
 {% for c in range(SN) %}
-            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&tile_b[(from_b + {{ (c * SIDE * BLD + step * SIDE) if BT else (step * SIDE * BLD + c * SIDE) }}u) / {{ UNIT }}u], {{ BLD // UNIT }}u);
+            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&tile_b[(from_b + {{ (c * SIDE * BLD + step * SIDE) if BT else (step * SIDE * BLD + c * SIDE) }}u) / 4u], {{ BLD // 4 }}u);
 {% endfor %}
 {{ multiply(step) }}        }
 {% endfor %}

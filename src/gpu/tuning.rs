@@ -16,7 +16,8 @@ use std::{
 pub enum Autotune {
     /// By rules of thumb
     Off,
-    /// By what was measured before; on a real GPU large work that was not is measured, for a second at most
+    /// By what was measured before; on a real GPU large work that was not is measured, for three seconds at most, in mixed
+    /// precision for thirty
     #[default]
     On,
     /// By measuring whatever was not measured before, however long it takes

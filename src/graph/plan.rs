@@ -10,10 +10,10 @@ use super::{
     record::{Graph, Leaf, Source},
 };
 use crate::{
-    gpu::{Bound, Buffer, BufferSlice, Gpu},
+    gpu::{Bound, Buffer, BufferSlice, Gpu, Stopwatch},
     ops::{DType, HostData, HostTensor, Precision, Recorder, Storage, Tensor, TensorType},
 };
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::{Duration, Instant}};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -58,8 +58,9 @@ pub struct PlanStats {
 
 /// The byte that fills sentinels.
 const SENTINEL: u8 = 0xA5;
-/// A submission is cut after this many floating-point operations, so that no watchdog takes it for hung.
-const FLOPS_A_SUBMISSION: u64 = 50_000_000_000;
+/// A submission is cut after this many floating-point operations, so that no watchdog takes it for hung: on a software adapter, and on
+/// a GPU, the slowest of which do them in half a second.
+const FLOPS_A_SUBMISSION: [u64; 2] = [50_000_000_000, 200_000_000_000];
 /// And after this many dispatches.
 const DISPATCHES_A_SUBMISSION: usize = 4096;
 
@@ -217,10 +218,11 @@ impl GpuPlan {
             (flops[step.node] as f64 * part).round() as u64
         };
         let shares: Vec<_> = steps.iter().map(share).collect();
+        let most = FLOPS_A_SUBMISSION[usize::from(!gpu.caps.software)];
         let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
         for (i, flops) in shares.iter().enumerate() {
             work += flops;
-            if work > FLOPS_A_SUBMISSION || i - since >= DISPATCHES_A_SUBMISSION {
+            if work > most || i - since >= DISPATCHES_A_SUBMISSION {
                 cuts.push(i + 1);
                 (work, since) = (0, i + 1);
             }
@@ -435,6 +437,28 @@ impl Plan {
                 Ok(())
             }
         }
+    }
+
+    /// Runs the plan once and waits: how long it took, by the device's timestamps where it has some, else by the wall clock.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn run_timed(&mut self, engine: &mut Engine) -> Result<Duration, GraphError> {
+        if let Inner::Gpu(plan) = &self.0
+            && plan.bound.len() <= Stopwatch::MOST
+            && let Some(watch) = plan.gpu.stopwatch(plan.bound.len())?
+        {
+            let mut encoder = plan.gpu.encoder();
+            watch.record(&mut encoder, plan.bound.iter());
+            plan.gpu.submit(encoder)?;
+            let times = watch.times(&plan.gpu)?;
+            let (begin, end) = (times.first().map_or(0, |t| t.0), times.last().map_or(0, |t| t.1));
+            return Ok(Duration::from_nanos(end - begin));
+        }
+        let begin = Instant::now();
+        self.run(engine)?;
+        self.wait()?;
+        Ok(begin.elapsed())
     }
 
     /// Reads an output, waiting for the device.

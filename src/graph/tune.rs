@@ -8,17 +8,21 @@ use super::{
 };
 use crate::{
     gpu::{Autotune, GpuError, Timings},
-    ops::{DType, HostTensor, Decision, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
+    ops::{self, DType, Decision, HostTensor, OpError, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
 };
 use std::time::{Duration, Instant};
 
 /// Work below this many floating-point operations is not measured unasked: any kernel will do.
 const WORTH: u64 = 500_000_000;
 /// How long measuring may take unasked, in all.
-const UNASKED: Duration = Duration::from_secs(1);
+const UNASKED: Duration = Duration::from_secs(3);
+/// The same for a mixed plan, whose kernels with cooperative matrices may only be taken once they have been checked.
+const UNASKED_MIXED: Duration = Duration::from_secs(30);
 /// Each kernel is run until it has taken this long, or this often.
-const ENOUGH: Duration = Duration::from_millis(40);
+const ENOUGH: Duration = Duration::from_millis(20);
 const RUNS: usize = 20;
+/// How long a GPU is kept busy before anything is measured: one that idles is slow, and takes its time to wake.
+const WAKING: Duration = Duration::from_millis(200);
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
@@ -40,13 +44,45 @@ impl Tuned {
 }
 
 /// Standard normal numbers would do as well: anything but zeros, whose products no error shows in. They are multiples of 1/1024,
-/// which 16 bits hold: a kernel that rounds operands has no excuse for another result than one that does not.
+/// which 16 bits hold: a kernel that rounds operands has no excuse for another result than one that does not. They repeat after
+/// a prime number of them, so that no two rows are alike and making them takes no longer than measuring.
 fn noise(ty: &TensorType, seed: u32) -> HostTensor<f32> {
-    let value = |i: u32| (threefry([seed, 0x7E57], [i, 0])[0] >> 21) as f32 / 1024.0 - 1.0;
+    let n = ty.elements();
     match ty.dtype {
-        DType::F32 => HostTensor::floats(ty.shape.clone(), (0..ty.elements() as u32).map(value).collect()),
-        DType::U32 => HostTensor::uints(ty.shape.clone(), vec![0; ty.elements()]),
+        DType::F32 => {
+            let value = |i: u32| (threefry([seed, 0x7E57], [i, 0])[0] >> 21) as f32 / 1024.0 - 1.0;
+            let some: Vec<_> = (0..32_771.min(n as u32)).map(value).collect();
+            let mut data = Vec::with_capacity(n);
+            while data.len() < n {
+                data.extend_from_slice(&some[..some.len().min(n - data.len())]);
+            }
+            HostTensor::floats(ty.shape.clone(), data)
+        }
+        DType::U32 => HostTensor::uints(ty.shape.clone(), vec![0; n]),
     }
+}
+
+/// Elements in a row of what is compared, where that is not all.
+const ROW: usize = 64;
+
+/// Numbers of the rows that stand for a large tensor of `rows` rows: its beginning, its end, where tiles are cut off, and some from
+/// everywhere.
+fn sample(rows: usize) -> Vec<u32> {
+    let part = 512.min(rows);
+    let spread = (0..part).map(|i| i * (rows / part) + (threefry([1, 2], [i as u32, 0])[0] as usize) % (rows / part));
+    (0..part).chain(rows - part..rows).chain(spread).map(|row| row as u32).collect()
+}
+
+/// What of `output` is compared: all of it, or a sample, with the input that says which.
+fn compared(g: &mut Graph, output: Tensor) -> Result<(Tensor, Option<(Tensor, Vec<u32>)>), OpError> {
+    let n = g.ty(output).elements();
+    if n <= 1 << 18 || n % ROW != 0 || g.ty(output).dtype != DType::F32 {
+        return Ok((output, None));
+    }
+    let rows = sample(n / ROW);
+    let ids = g.input("rows", TensorType::u32([rows.len()]));
+    let table = ops::reshape(g, output, [n / ROW, ROW])?;
+    Ok((ops::embedding(g, table, ids)?, Some((ids, rows))))
 }
 
 /// The squared error of `found` as a part of the squared size of `expected`.
@@ -85,7 +121,10 @@ impl Engine {
             Autotune::Off => return Ok(false),
             // Compiling the candidates takes seconds there.
             Autotune::On if gpu.caps.software => return Ok(false),
-            Autotune::On => Some(UNASKED.saturating_sub(self.tuned)),
+            Autotune::On => {
+                let most = if options.precision == Precision::Mixed { UNASKED_MIXED } else { UNASKED };
+                Some(most.saturating_sub(self.tuned))
+            }
             Autotune::Full => None,
         };
         let begin = Instant::now();
@@ -103,6 +142,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = self.gpu.clone() else { return Ok(Vec::new()) };
+        let mut awake = gpu.caps.software || self.tuned > Duration::ZERO;
         let mut open: Vec<(&Decision, usize)> = Vec::new();
         for (decision, node) in &lowered.decisions {
             let known = open.iter().any(|(other, _)| other.work == decision.work);
@@ -119,7 +159,9 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let timings = self.measure(graph, &lowered.nodes[node], decision, options)?;
+            let until = if awake { Instant::now() } else { Instant::now() + WAKING };
+            awake = true;
+            let timings = self.measure(graph, &lowered.nodes[node], decision, options, until)?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
             found.push(Tuned { work: decision.work.clone(), timings, rule });
@@ -129,11 +171,18 @@ impl Engine {
     }
 
     /// Times each kernel of a choice on an operation of these sizes.
-    fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
+    fn measure(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        decision: &Decision,
+        options: &PlanOptions,
+        awake: Instant,
+    ) -> Result<Timings, GraphError> {
         let mut timings = Timings::new();
         let mut expected: Option<Vec<HostTensor<f32>>> = None;
         for (choice, kernel) in decision.kernels.iter().enumerate() {
-            let time = match self.time(graph, node, decision, options.precision, choice, &mut expected) {
+            let time = match self.time(graph, node, decision, options.precision, choice, &mut expected, awake) {
                 // What the driver does not compile is no better than what is wrong; without the simplest there is nothing to do.
                 Err(GraphError::Gpu(GpuError::Validation { .. })) if choice > 0 => None,
                 time => time?,
@@ -143,8 +192,9 @@ impl Engine {
         Ok(timings)
     }
 
-    /// Times one of them, on operands stored as they are in the plan; `None` if its results are not those `expected`, which the
+    /// Times one of them, on operands stored as they are in the plan, not before `awake`; `None` if its results are not those `expected`, which the
     /// first one leaves there.
+    #[allow(clippy::too_many_arguments)]
     fn time(
         &mut self,
         graph: &Graph,
@@ -153,33 +203,48 @@ impl Engine {
         precision: Precision,
         choice: usize,
         expected: &mut Option<Vec<HostTensor<f32>>>,
+        awake: Instant,
     ) -> Result<Option<Duration>, GraphError> {
         let mut g = Graph::new();
         let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
         let outputs = g.record(node.op.clone(), &inputs)?;
+        let (mut read, mut samples) = (Vec::new(), Vec::new());
+        for output in outputs {
+            let (part, sample) = compared(&mut g, output)?;
+            read.push(part);
+            samples.extend(sample);
+        }
         let stored = inputs.iter().zip(&decision.stored).filter(|(_, stored)| **stored == Storage::F16);
         let halves = stored.map(|(&input, _)| input).collect();
         let options = PlanOptions { choice: Some(choice), precision, halves, ..PlanOptions::default() };
         // With a choice given nothing is measured.
-        let mut plan = self.compile(g, &outputs, &options)?;
+        let mut plan = self.compile(g, &read, &options)?;
+        for (ids, rows) in samples {
+            plan.set(ids, HostTensor::uints([rows.len()], rows))?;
+        }
         for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {
             plan.set(input, noise(graph.ty(original), seed as u32))?;
         }
         // The first run compiles and checks.
         plan.run(self)?;
-        let results = outputs.iter().map(|&output| plan.get(output)).collect::<Result<Vec<_>, _>>()?;
+        let results = read.iter().map(|&part| plan.get(part)).collect::<Result<Vec<_>, _>>()?;
         let right = expected.as_ref().is_none_or(|expected| error(&results, expected) <= decision.error);
         expected.get_or_insert(results);
         if !right {
             return Ok(None);
         }
+        // One more at least, since the first run may have waited for memory.
+        loop {
+            plan.run(self)?;
+            plan.wait()?;
+            if Instant::now() >= awake {
+                break;
+            }
+        }
         let begin = Instant::now();
         let mut best = Duration::MAX;
         for _ in 0..RUNS {
-            let start = Instant::now();
-            plan.run(self)?;
-            plan.wait()?;
-            best = best.min(start.elapsed());
+            best = best.min(plan.run_timed(self)?);
             if begin.elapsed() >= ENOUGH {
                 break;
             }

@@ -23,8 +23,8 @@ const fn block(rows: usize, columns: usize, by: usize) -> Block {
 
 /// Those that are taken without measuring come first, if they fit the adapter and fill it.
 const FORWARD: [Block; 6] =
-    [block(64, 32, 4), block(64, 64, 8), block(64, 64, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
-const BACKWARD: [Block; 5] = [block(64, 32, 4), block(32, 64, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
+    [block(64, 64, 4), block(64, 64, 8), block(64, 32, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
+const BACKWARD: [Block; 5] = [block(32, 64, 4), block(64, 32, 4), block(32, 32, 4), block(32, 16, 4), block(16, 16, 2)];
 
 /// The blocks that fit the adapter, for heads `d` wide.
 pub(super) fn blocks(caps: &Capabilities, d: usize, pass: Pass) -> Vec<Block> {

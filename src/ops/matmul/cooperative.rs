@@ -125,6 +125,5 @@ impl Tile {
             .with("STAGED", !self.direct())
             .with("OUT", out as u32)
             .with("EVEN", even)
-            .with("WIDE", self.side == 16)
     }
 }

@@ -122,7 +122,7 @@ fn tiles_fit(caps: &Capabilities, tile: [usize; 2], sets: usize, pad: usize) -> 
 }
 
 /// Workgroups that fill a GPU of some tens of cores, each holding several.
-const FULL: usize = 96;
+const FULL: usize = 192;
 /// The most parts that k is taken in.
 const MOST_PARTS: usize = 16;
 
