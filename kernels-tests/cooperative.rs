@@ -150,7 +150,7 @@ fn every_layout_size_and_kernel() {
             (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
         });
     }
-    for part in ["from storage", "k in "] {
+    for part in [", ahead", "k in "] {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
 }

@@ -2,10 +2,11 @@
 // tile of GM x GN matrices, each of its subgroups (of LANES lanes) SM x SN of them in registers, and a step takes K matrices along k.
 //   T1, T2: the stored element types of a and b     AT: a is stored [k,m]     BT: b is stored [n,k]
 //   EVEN: m, n and k are multiples of the tile's sides, and both operands are read in vectors: nothing needs a guard
-//   STAGED: operands go through workgroup memory, else matrices are loaded from storage (EVEN, f16)
+//   AHEAD: the next step's elements are on their way into registers while a step is multiplied; without, there are registers for
+//   more sums, or for more workgroups
 //   OUT: matrices side by side that a subgroup hands on through workgroup memory at once, where an epilogue needs elements
 // Operands keep their stored order in workgroup memory, rows apart by a padding of 8 halves (16 bytes) against bank conflicts: the
-// loads of matrices transpose. The next step's elements are on their way into registers while a step is multiplied.
+// loads of matrices transpose.
 // Nothing may return before these operations, so workgroups beyond the end compute zeros and write nothing.
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -15,15 +16,13 @@ enable wgpu_cooperative_matrix;
 {% set SUBGROUPS = (GM // SM) * (GN // SN) %}
 {% set THREADS = SUBGROUPS * LANES %}
 {% set MATRIX = "coop_mat" ~ SIDE ~ "x" ~ SIDE %}
-{% set DIRECT = not STAGED %}
 // Eight numbers as they are stored: halves sixteen bytes at a time.
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 struct Halves { @align(16) lo: vec4<f16>, hi: vec4<f16> }
 {# Matrices are loaded by pointers to vectors of four halves, which tell how memory is aligned: NVIDIA's compiler refuses vectors of
    another type than the matrix's elements. #}
-{% set HALVES = "vec4<f16>" if DIRECT else "Halves" %}
-{% set A_ELEMENT = HALVES if T1 == "f16" and AVEC else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
-{% set B_ELEMENT = HALVES if T2 == "f16" and BVEC else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
+{% set A_ELEMENT = "Halves" if T1 == "f16" and AVEC else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
+{% set B_ELEMENT = "Halves" if T2 == "f16" and BVEC else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
 {# What is stored beside each other is m or k, n or k. #}
@@ -33,7 +32,6 @@ struct Halves { @align(16) lo: vec4<f16>, hi: vec4<f16> }
 {% set BH = BN if BT else BK %}
 {% set ALD = AW + 8 %}
 {% set BLD = BW + 8 %}
-{% if STAGED %}
 var<workgroup> tile_a: array<vec4<f16>, {{ AH * ALD // 4 }}>;
 var<workgroup> tile_b: array<vec4<f16>, {{ BH * BLD // 4 }}>;
 
@@ -65,7 +63,6 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
 {% endif %}
 }
 {% endfor %}
-{% endif %}
 
 {% set PLAIN = not (BIAS or KEEP or RESIDUAL or ACT != "none") %}
 // Whether a tile within the edges can be stored as it is in registers: without an epilogue, and by vectors, since matrices must be
@@ -120,25 +117,6 @@ fn main(
 {% endfor %}
 {% endfor %}
 {% endmacro %}
-{% if DIRECT %}
-    let a_units = p.lda / 4u;
-    let b_units = p.ldb / 4u;
-    for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
-{% for step in range(K) %}
-        {
-            let k = k0 + {{ step * SIDE }}u;
-{% for r in range(SM) %}
-            let row{{ r }} = m0 + sm + {{ r * SIDE }}u;
-            let a{{ r }} = coopLoad{{ "" if AT else "T" }}<{{ MATRIX }}<f16, A>>(&a[(a_at + {{ "k * p.lda + row" ~ r if AT else "row" ~ r ~ " * p.lda + k" }}) / 4u], a_units);
-{% endfor %}
-{% for c in range(SN) %}
-            let column{{ c }} = n0 + sn + {{ c * SIDE }}u;
-            let b{{ c }} = coopLoad{{ "" if BT else "T" }}<{{ MATRIX }}<f16, B>>(&b[(b_at + {{ "column" ~ c ~ " * p.ldb + k" if BT else "k * p.ldb + column" ~ c }}) / 4u], b_units);
-{% endfor %}
-{{ multiply(step) }}        }
-{% endfor %}
-    }
-{% else %}
 {% set ALOADS = AH * AW // 8 // THREADS %}
 {% set BLOADS = BH * BW // 8 // THREADS %}
 {% for i in range(ALOADS) %}
@@ -164,27 +142,35 @@ fn main(
         tile_b[b_place{{ i }} + 1u] = vec4<f16>(w{{ i }}.hi);
 {% endfor %}
 {% endmacro %}
+{% macro fetch(k) %}
 {% for i in range(ALOADS) %}
-    var x{{ i }} = {{ fetch_a(i, "0u") }};
+            x{{ i }} = {{ fetch_a(i, k) }};
 {% endfor %}
 {% for i in range(BLOADS) %}
-    var w{{ i }} = {{ fetch_b(i, "0u") }};
+            w{{ i }} = {{ fetch_b(i, k) }};
+{% endfor %}
+{% endmacro %}
+{% for i in range(ALOADS) %}
+    var x{{ i }} = {{ fetch_a(i, "0u") if AHEAD else ("Halves()" if T1 == "f16" else "Eight()") }};
+{% endfor %}
+{% for i in range(BLOADS) %}
+    var w{{ i }} = {{ fetch_b(i, "0u") if AHEAD else ("Halves()" if T2 == "f16" else "Eight()") }};
 {% endfor %}
     let from_a = {{ "sm" if AT else "sm * " ~ ALD ~ "u" }};
     let from_b = {{ "sn * " ~ BLD ~ "u" if BT else "sn" }};
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
+{% if not AHEAD %}
+        {
+{{ fetch("k0") }}        }
+{% endif %}
         workgroupBarrier();
 {{ put() }}        workgroupBarrier();
-        // The next step's elements, which nothing waits for until they are put into a tile.
+{% if AHEAD %}
+        // Nothing waits for them until they are put into the tiles.
         let next = k0 + {{ BK }}u;
         if (next < p.k) {
-{% for i in range(ALOADS) %}
-            x{{ i }} = {{ fetch_a(i, "next") }};
-{% endfor %}
-{% for i in range(BLOADS) %}
-            w{{ i }} = {{ fetch_b(i, "next") }};
-{% endfor %}
-        }
+{{ fetch("next") }}        }
+{% endif %}
 {% for step in range(K) %}
         {
 {% for r in range(SM) %}
@@ -196,7 +182,6 @@ fn main(
 {{ multiply(step) }}        }
 {% endfor %}
     }
-{% endif %}
     let y0 = batch * p.y_batch;
 {% if STORED %}
 {% if not EVEN %}

@@ -6,7 +6,7 @@
 Every program waits for a line on standard input before each repetition, so that none has the machine to itself and a slow
 minute hits all. An engine that does not start is in the table with the last line of what it said.
 
-Engines: shaderlm (SHADERLM_DEVICE chooses its adapter), shaderlm-cpu, burn, candle, meganeura, forge-ml, and torch with any of
+Engines: shaderlm (SHADERLM_DEVICE chooses its adapter), shaderlm-mixed (--precision mixed), shaderlm-cpu, burn, candle, meganeura, forge-ml, and torch with any of
 -compiled, -cuda, -tf32, -bf16 appended, in this order (torch-compiled-cuda-tf32).
 """
 
@@ -54,13 +54,14 @@ def command(args, engine, task, case):
     if task == "attention":
         batch, length, width, heads = case.split(",")
         sizes = ["--batch", batch, "--context", length, "--width", width, "--heads", heads, "--causal"]
-    if engine in ("shaderlm", "shaderlm-cpu"):
+    if engine in ("shaderlm", "shaderlm-mixed", "shaderlm-cpu"):
+        how = ["--paced", "--precision", "mixed" if engine == "shaderlm-mixed" else "f32"]
         if task == "matmul":
-            return [program(args, "matmul"), case, "--paced"]
+            return [program(args, "matmul"), case, *how]
         if task == "attention":
             sizes[2] = "--lengths"
-            return [program(args, "attention"), *sizes, "--paced"]
-        return [program(args, "train_step"), "--mode", task, *shape, "--paced"]
+            return [program(args, "attention"), *sizes, *how]
+        return [program(args, "train_step"), "--mode", task, *shape, *how]
     common = ["--repeats", str(args.repeats), "--paced"]
     if engine.startswith("torch"):
         flags = engine.split("-")[1:]

@@ -4,6 +4,8 @@ use super::*;
 
 /// Elements whose squares one workgroup adds up.
 const PART: usize = 8192;
+/// Tensors of a dispatch: with the result as many bindings as every adapter has.
+const TENSORS: usize = 7;
 /// Lanes of the reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
 
@@ -32,7 +34,8 @@ pub fn clip_factor(g: &mut dyn Recorder, norm: Tensor, most: f32) -> Result<Tens
     record_one(g, ClipFactor(most), &[norm])
 }
 
-/// Lowers the norm of all `tensors` together into `y`, one element: sums of squares by parts, then the root of their sum.
+/// Lowers the norm of all `tensors` together into `y`, one element: sums of squares by parts, of several tensors in a dispatch, then
+/// the root of their sum.
 pub(super) fn lower_norm(cx: &mut Lowering<'_>, tensors: &[Operand], y: Window) -> Result<(), OpError> {
     let mut jobs = Vec::new();
     for tensor in tensors {
@@ -43,17 +46,24 @@ pub(super) fn lower_norm(cx: &mut Lowering<'_>, tensors: &[Operand], y: Window) 
     let parts = cx.scratch(jobs.iter().map(|job| job.len.div_ceil(PART)).sum());
     let (kernel, _) = cx.reducing(kernel!("square_sum"), PORTABLE_LANES);
     let mut first = 0;
-    for job in jobs {
-        let groups = job.len.div_ceil(PART);
-        let vec4 = cx.vec4(job.len, &[&job]);
-        let width = if vec4 { 4 } else { 1 };
-        let words = [(job.len / width) as u32, (PART / width) as u32];
-        let kernel = kernel.clone().with("VEC", vec4).with("LAST", false);
-        cx.dispatch(kernel, &[job.read(), parts.part(first..first + groups).write()], &words, groups)?;
-        first += groups;
+    let (fours, ones): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| cx.vec4(job.len, &[job]));
+    for (jobs, width) in [(fours, 4), (ones, 1)] {
+        for some in jobs.chunks(TENSORS) {
+            let mut words = vec![(PART / width) as u32];
+            let mut groups = 0;
+            for job in some {
+                words.extend([(job.len / width) as u32, groups as u32]);
+                groups += job.len.div_ceil(PART);
+            }
+            let kernel = kernel.clone().with("TENSORS", some.len() as u32).with("VEC", width == 4).with("LAST", false);
+            let mut bindings: Vec<_> = some.iter().map(|job| job.clone().read()).collect();
+            bindings.push(parts.part(first..first + groups).write());
+            cx.dispatch(kernel, &bindings, &words, groups)?;
+            first += groups;
+        }
     }
-    let kernel = kernel.with("VEC", false).with("LAST", true);
-    cx.dispatch(kernel, &[parts.all().read(), y.write()], &[first as u32, first as u32], 1)
+    let kernel = kernel.with("TENSORS", 1).with("VEC", false).with("LAST", true);
+    cx.dispatch(kernel, &[parts.all().read(), y.write()], &[first as u32, first as u32, 0], 1)
 }
 
 impl Operation for GlobalNorm {

@@ -6,6 +6,9 @@ use super::*;
 const ROW_PART: usize = 4096;
 /// Rows that one workgroup of the column sum handles.
 const COLUMN_PART: usize = 64;
+/// On a GPU: lanes that share a column, and rows that each of them sums.
+const STRANDS: usize = 8;
+const STRAND_PART: usize = 32;
 
 /// `[.., w] -> [..]`: the sum over the last dimension, times a factor.
 #[derive(Debug)]
@@ -155,18 +158,21 @@ impl Operation for SumLeading {
         let width = y.ty.elements();
         let mut from = cx.input(0);
         let mut rows = from.ty.elements() / width.max(1);
-        // Each pass sums groups of COLUMN_PART rows; the last one writes the output.
+        // Each pass sums groups of `part` rows; the last one writes the output. On a GPU several lanes share a column.
+        let strands = if cx.caps.software { 1 } else { STRANDS };
+        let (part, lanes) = if strands == 1 { (COLUMN_PART, 64) } else { (STRANDS * STRAND_PART, 256 / STRANDS) };
         loop {
-            let groups = rows.div_ceil(COLUMN_PART).max(1);
+            let groups = rows.div_ceil(part).max(1);
             let to = if groups == 1 { y.clone() } else { cx.scratch(groups * width) };
-            let most = (cx.max_elements() / width.max(1) / COLUMN_PART).max(1);
+            let most = (cx.max_elements() / width.max(1) / part).max(1);
             for start in (0..groups).step_by(most) {
                 let end = groups.min(start + most);
-                let row_range = start * COLUMN_PART..rows.min(end * COLUMN_PART);
-                let params = [row_range.len() as u32, width as u32, COLUMN_PART as u32];
-                let columns = width.div_ceil(64);
+                let row_range = start * part..rows.min(end * part);
+                let params = [row_range.len() as u32, width as u32, part as u32];
+                let columns = width.div_ceil(lanes);
+                let kernel = kernel!("sum_leading").with("STRANDS", strands as u32);
                 let windows = [from.rows(row_range, width).read(), to.rows(start..end, width).write()];
-                cx.dispatch(kernel!("sum_leading"), &windows, &params, (end - start) * columns)?;
+                cx.dispatch(kernel, &windows, &params, (end - start) * columns)?;
             }
             if groups == 1 {
                 return Ok(());

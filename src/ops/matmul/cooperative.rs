@@ -16,27 +16,27 @@ pub(super) struct Tile {
     subgroup: [usize; 2],
     /// Along k, in a step.
     k: usize,
-    /// Operands go through workgroup memory. Otherwise matrices are loaded straight from storage.
-    staged: bool,
+    /// The next step's elements are fetched while a step is multiplied.
+    ahead: bool,
     side: usize,
     /// Of a subgroup.
     lanes: usize,
 }
 
-/// Group, subgroup, k, and whether operands go through workgroup memory. Large tiles do more arithmetic for each load (with 16 x 16
-/// matrices 64x64 of a subgroup fill its registers), small ones fill the adapter sooner.
+/// Group, subgroup, k, and whether elements are fetched ahead. Large tiles do more arithmetic for each load (with 16 x 16 matrices
+/// 64x64 of a subgroup fill its registers), small ones fill the adapter sooner.
 const TILES: [([usize; 2], [usize; 2], usize, bool); 11] = [
     ([2, 2], [1, 2], 2, true),
     ([4, 4], [2, 2], 2, true),
     ([8, 4], [4, 2], 2, true),
     ([8, 8], [2, 4], 2, true),
+    ([8, 8], [2, 4], 2, false),
     ([8, 8], [4, 2], 2, true),
     ([8, 8], [4, 4], 2, true),
-    ([8, 8], [2, 4], 4, true),
-    ([8, 8], [4, 4], 4, true),
-    ([8, 16], [4, 4], 2, true),
-    ([16, 8], [4, 4], 2, true),
     ([8, 8], [4, 4], 2, false),
+    ([8, 8], [4, 4], 4, false),
+    ([8, 16], [4, 4], 2, false),
+    ([16, 8], [4, 4], 2, false),
 ];
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.
@@ -44,15 +44,14 @@ const PADDING: usize = 8;
 /// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
 
-/// The tiles that the adapter can do; none where it has no such matrices. `halves`: both operands are stored as halves, and
-/// `even(m, n, k)` says whether the product is made of whole tiles of these sides, as a load from storage needs.
-pub(super) fn tiles(caps: &Capabilities, halves: bool, even: impl Fn(&Tile) -> bool) -> Vec<Tile> {
+/// The tiles that the adapter can do; none where it has no such matrices.
+pub(super) fn tiles(caps: &Capabilities) -> Vec<Tile> {
     let (Some(matrices), Some(lanes)) = (caps.matrices(), caps.subgroup) else { return Vec::new() };
     let (side, lanes) = (matrices.size as usize, lanes as usize);
     TILES
         .into_iter()
-        .map(|(group, subgroup, k, staged)| Tile { group, subgroup, k, staged, side, lanes })
-        .filter(|tile| tile.fits(caps) && (tile.staged || (halves && even(tile))))
+        .map(|(group, subgroup, k, ahead)| Tile { group, subgroup, k, ahead, side, lanes })
+        .filter(|tile| tile.fits(caps))
         .collect()
 }
 
@@ -71,16 +70,6 @@ impl Tile {
     pub(super) fn divides(self, (m, n, k): (usize, usize, usize)) -> bool {
         let [tile_m, tile_n] = self.sides();
         m % tile_m == 0 && n % tile_n == 0 && k % self.step() == 0
-    }
-
-    /// Whether it loads matrices straight from storage.
-    pub(super) fn direct(self) -> bool {
-        !self.staged
-    }
-
-    /// The tile for a part of a product that is not made of whole tiles.
-    pub(super) fn staged(self) -> Self {
-        Self { staged: true, ..self }
     }
 
     fn threads(self) -> usize {
@@ -106,8 +95,8 @@ impl Tile {
     pub(super) fn name(self) -> String {
         let [m, n] = self.sides();
         let [a, b] = self.subgroup.map(|matrices| matrices * self.side);
-        let from = if self.staged { "" } else { ", from storage" };
-        format!("cooperative {m}x{n}x{} by {a}x{b}{from}", self.step())
+        let ahead = if self.ahead { ", ahead" } else { "" };
+        format!("cooperative {m}x{n}x{} by {a}x{b}{ahead}", self.step())
     }
 
     /// The variant. `even`: the product is made of whole tiles, and nothing needs a guard.
@@ -122,7 +111,7 @@ impl Tile {
             .with("SM", self.subgroup[0] as u32)
             .with("SN", self.subgroup[1] as u32)
             .with("K", self.k as u32)
-            .with("STAGED", !self.direct())
+            .with("AHEAD", self.ahead)
             .with("OUT", out as u32)
             .with("EVEN", even)
     }

@@ -4,7 +4,7 @@ use super::{MatMul, Sizes, cooperative::{self, Tile}};
 use crate::{
     gpu::{Access, Capabilities, Kernel},
     kernel,
-    ops::{Lowering, OpError, Operand, Precision, Storage, Window},
+    ops::{Lowering, OpError, Operand, Precision, Window},
 };
 use std::ops::Range;
 
@@ -137,12 +137,12 @@ fn parts(groups: usize, k: usize) -> usize {
 }
 
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
-/// others are checked against. `mixed`: operands may be rounded to 16 bits; `halves`: they are stored so.
-fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, halves: bool) -> (Vec<Choice>, usize) {
+/// others are checked against. `mixed`: operands may be rounded to 16 bits.
+fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool) -> (Vec<Choice>, usize) {
     let (mut list, rule) = in_f32(caps, op, s);
     if mixed && s.m > FEW_ROWS {
         // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
-        let tiles = cooperative::tiles(caps, halves, |tile| tile.divides((s.m, s.n, s.k)));
+        let tiles = cooperative::tiles(caps);
         let [whole, split] = [false, true].map(|split| {
             let wastes = |tile: &Tile| tile.sides()[0] >= 2 * s.m || tile.sides()[1] >= 2 * s.n;
             // The smallest, at least.
@@ -196,7 +196,7 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
     let simple = list.len();
     if !software && !skinny {
         // For measuring only: two sets of large tiles leave room for fewer workgroups.
-        let large = TILES.into_iter().filter(|(tile, _)| tile[0] >= 128 && tiles_fit(caps, *tile, 2, PAD));
+        let large = TILES.into_iter().filter(|(tile, _)| tile[0].min(tile[1]) >= 128 && tiles_fit(caps, *tile, 2, PAD));
         list.extend(large.map(|(tile, thread)| Choice::Tiled { tile, thread, sets: 2, split: 1 }));
     }
     if skinny {
@@ -242,8 +242,7 @@ struct Product<'a> {
 
 pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let halves = cx.inputs[..2].iter().all(|operand| operand.storage == Storage::F16);
-    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed, halves);
+    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed);
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
@@ -426,7 +425,7 @@ impl Product<'_> {
     /// The variant with cooperative matrices, and the tile that one of its workgroups makes.
     fn cooperative(&self, cx: &Lowering<'_>, tile: Tile, piece: &Piece<'_>) -> (Kernel, usize, usize) {
         let (m, n, k) = piece.sizes;
-        // Sixteen bytes at a time, and so are matrices aligned that are loaded from storage.
+        // Sixteen bytes at a time.
         let vectors = |matrix: &Matrix, window: &Window, along: usize| {
             let unit = (16 / window.storage.bytes()) as usize;
             along % unit == 0 && Self::vectors(cx, matrix, window, piece.lone, unit)
@@ -437,7 +436,7 @@ impl Product<'_> {
         // No workgroup may be beyond the end, either.
         let groups = piece.matrices * m.div_ceil(tile_m) * n.div_ceil(tile_n);
         let even = a_vec && b_vec && tile.divides(piece.sizes) && groups <= cx.caps.max_groups as usize;
-        let kernel = if even { tile } else { tile.staged() }.kernel(cx.caps, even);
+        let kernel = tile.kernel(cx.caps, even);
         let kernel = kernel.with("AT", self.transpose_a).with("BT", self.transpose_b).with("AVEC", a_vec).with("BVEC", b_vec);
         (kernel, tile_m, tile_n)
     }
