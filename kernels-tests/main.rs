@@ -33,6 +33,7 @@ mod layer_norm;
 mod matmul;
 mod metrics;
 mod mixed;
+mod mixed_cli;
 mod mse;
 mod optimizer;
 mod pretrain;

@@ -21,8 +21,9 @@ const UNASKED_MIXED: Duration = Duration::from_secs(30);
 /// Each kernel is run until it has taken this long, or this often.
 const ENOUGH: Duration = Duration::from_millis(20);
 const RUNS: usize = 20;
-/// How long a GPU is kept busy before anything is measured: one that idles is slow, and takes its time to wake.
-const WAKING: Duration = Duration::from_millis(200);
+/// How long a GPU is kept busy before a kernel is timed: one that idled while the kernel was compiled is slow (an H200 by a factor of
+/// six), and takes its time to wake.
+const WAKING: Duration = Duration::from_millis(100);
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
@@ -142,7 +143,6 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = self.gpu.clone() else { return Ok(Vec::new()) };
-        let mut awake = gpu.caps.software || self.tuned > Duration::ZERO;
         let mut open: Vec<(&Decision, usize)> = Vec::new();
         for (decision, node) in &lowered.decisions {
             let known = open.iter().any(|(other, _)| other.work == decision.work);
@@ -159,9 +159,7 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let until = if awake { Instant::now() } else { Instant::now() + WAKING };
-            awake = true;
-            let timings = self.measure(graph, &lowered.nodes[node], decision, options, until)?;
+            let timings = self.measure(graph, &lowered.nodes[node], decision, options)?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
             found.push(Tuned { work: decision.work.clone(), timings, rule });
@@ -171,18 +169,11 @@ impl Engine {
     }
 
     /// Times each kernel of a choice on an operation of these sizes.
-    fn measure(
-        &mut self,
-        graph: &Graph,
-        node: &Node,
-        decision: &Decision,
-        options: &PlanOptions,
-        awake: Instant,
-    ) -> Result<Timings, GraphError> {
+    fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
         let mut timings = Timings::new();
         let mut expected: Option<Vec<HostTensor<f32>>> = None;
         for (choice, kernel) in decision.kernels.iter().enumerate() {
-            let time = match self.time(graph, node, decision, options.precision, choice, &mut expected, awake) {
+            let time = match self.time(graph, node, decision, options.precision, choice, &mut expected) {
                 // What the driver does not compile is no better than what is wrong; without the simplest there is nothing to do.
                 Err(GraphError::Gpu(GpuError::Validation { .. })) if choice > 0 => None,
                 time => time?,
@@ -192,9 +183,8 @@ impl Engine {
         Ok(timings)
     }
 
-    /// Times one of them, on operands stored as they are in the plan, not before `awake`; `None` if its results are not those `expected`, which the
+    /// Times one of them, on operands stored as they are in the plan; `None` if its results are not those `expected`, which the
     /// first one leaves there.
-    #[allow(clippy::too_many_arguments)]
     fn time(
         &mut self,
         graph: &Graph,
@@ -203,7 +193,6 @@ impl Engine {
         precision: Precision,
         choice: usize,
         expected: &mut Option<Vec<HostTensor<f32>>>,
-        awake: Instant,
     ) -> Result<Option<Duration>, GraphError> {
         let mut g = Graph::new();
         let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
@@ -234,6 +223,8 @@ impl Engine {
             return Ok(None);
         }
         // One more at least, since the first run may have waited for memory.
+        let software = self.gpu.as_ref().is_some_and(|gpu| gpu.caps.software);
+        let awake = Instant::now() + if software { Duration::ZERO } else { WAKING };
         loop {
             plan.run(self)?;
             plan.wait()?;
