@@ -63,7 +63,9 @@ fn every_kind_of_training_has_it() {
         let (plain, mixed) = (train(kind, "f32", &more), train(kind, "mixed", &more));
         for (p, m) in plain.iter().zip(&mixed) {
             let (p_loss, m_loss) = (number(p, "loss"), number(m, "loss"));
-            assert!((p_loss - m_loss).abs() < 0.01 * p_loss, "{kind}: {p} and {m}");
+            // ELECTRA's loss is large enough to overflow once, and then the training is a step behind.
+            let near = if number(m, "skipped_steps") > 0.0 && number(m, "step") > 1.0 { 0.05 } else { 0.01 };
+            assert!((p_loss - m_loss).abs() < near * p_loss, "{kind}: {p} and {m}");
         }
         assert!(number(&mixed[3], "loss_scale") > 0.0 && number(&mixed[3], "grad_norm") > 0.0, "{kind}: {}", mixed[3]);
     }
