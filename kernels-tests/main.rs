@@ -31,6 +31,7 @@ mod hub;
 mod lamb;
 mod layer_norm;
 mod matmul;
+mod memory;
 mod metrics;
 mod mixed;
 mod mixed_cli;

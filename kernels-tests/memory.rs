@@ -1,0 +1,91 @@
+//! Memory of a training step, against a count by hand.
+
+use crate::harness::engine;
+use shaderlm::{
+    graph::{Graph, PlanStats},
+    models::{
+        Gpt2Config, Mode, Parameter,
+        gpt2::{Gpt2, parameters},
+        initialise,
+    },
+    ops::{Precision, Tensor, TensorType},
+    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, Trainer},
+};
+
+const LAYERS: usize = 12;
+const WIDTH: usize = 96;
+const HEADS: usize = 3;
+const VOCAB: usize = 200;
+const BATCH: usize = 16;
+const TIME: usize = 64;
+const TOKENS: usize = BATCH * TIME;
+
+fn planned(recompute: bool, precision: Precision) -> PlanStats {
+    let base = Gpt2Config::default();
+    let config = Gpt2Config { n_embd: WIDTH, n_head: HEADS, vocab_size: VOCAB, n_layer: LAYERS, n_positions: TIME, ..base };
+    let mut engine = engine();
+    initialise(&parameters(&config), &mut engine, 3).unwrap();
+    let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
+    let settings = Settings {
+        batch: BATCH,
+        accumulate: 1,
+        context: TIME,
+        optimizer: Optimizer::Adamw,
+        schedule: Schedule { shape: ScheduleShape::Constant, peak: 1e-3, min: 0.0, warmup: 0, steps: 1 },
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        bias_correction: true,
+        clip: 1.0,
+        precision,
+        seed: 1,
+    };
+    let model = Gpt2 { config: &config, mode: Mode { recompute, ..Mode::default() } };
+    let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(model.loss(g, i[0], i[1], None)?.into());
+    let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([BATCH, TIME]))).to_vec();
+    Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings).unwrap().stats()
+}
+
+/// Parameters of the model, counted by hand: both embeddings; a block's matrices (3, 1, 4 and 4 times C x C) with their biases and its two
+/// layer norms; the last layer norm.
+fn weights() -> usize {
+    let block = 12 * WIDTH * WIDTH + 9 * WIDTH + 4 * WIDTH;
+    (VOCAB + TIME) * WIDTH + LAYERS * block + 2 * WIDTH
+}
+
+/// Numbers that must live at once when the backward pass begins. For each token a block keeps: what its two layer norms take (2 C) and
+/// give (2 C), q, k and v (3 C), what attention gives (C), and the wide layer before GELU and after (8 C); and one number a head
+/// (log-sum-exp), two a layer norm. Then there are the last layer norm's input and result, the logits, and their gradient.
+fn activations() -> usize {
+    let block = 16 * WIDTH + HEADS + 4;
+    TOKENS * (LAYERS * block + 2 * WIDTH + 2 + 2 * VOCAB)
+}
+
+#[test]
+fn a_step_takes_the_memory_that_it_must() {
+    let stats = planned(false, Precision::F32);
+    // Weights and both moments are variables.
+    assert_eq!(stats.variable_bytes as usize, 4 * 3 * weights());
+    let (found, must) = (stats.peak_bytes as usize, 4 * activations());
+    // Gradients of weights come into being while activations go, so that they cost nothing more.
+    assert!(found as f64 <= 1.1 * must as f64, "{found} bytes for {must}, {:.3} of them", found as f64 / must as f64);
+    assert!(found as f64 >= 0.95 * must as f64, "the count is of something else: {found} bytes for {must}");
+}
+
+#[test]
+fn mixed_precision_halves_the_activations() {
+    let [whole, half] = [Precision::F32, Precision::Mixed].map(|precision| planned(false, precision));
+    // Besides halves of what there was, the rounded copies of the weights.
+    let must = (whole.peak_bytes as usize) / 2 + 2 * weights();
+    let found = half.peak_bytes as usize;
+    assert!(found as f64 <= 1.1 * must as f64, "{found} bytes for {must}");
+}
+
+#[test]
+fn recomputation_cuts_activations_to_a_third() {
+    let [kept, again] = [false, true].map(|recompute| planned(recompute, Precision::F32));
+    assert!(again.peak_bytes * 3 <= kept.peak_bytes, "{} bytes of {}", again.peak_bytes, kept.peak_bytes);
+    // The forward pass is a third of a step, so that no more than a third is added.
+    assert!(again.flops as f64 <= 1.34 * kept.flops as f64, "{} operations instead of {}", again.flops, kept.flops);
+}
