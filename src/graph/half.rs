@@ -120,7 +120,7 @@ fn round(cx: &mut Lowering<'_>, from: &Operand, to: &Operand) -> Result<(), OpEr
         let vec4 = cx.vec4(range.len(), &[&x, &y]);
         let units = if vec4 { range.len() / 4 } else { range.len() };
         let kernel: Kernel = kernel!("round_half").with("VEC", vec4);
-        cx.dispatch(kernel, &[x.read(), y.write()], &[units as u32], units.div_ceil(LANES))?;
+        cx.dispatch_besides(kernel, &[x.read(), y.write()], &[units as u32], units.div_ceil(LANES))?;
     }
     Ok(())
 }

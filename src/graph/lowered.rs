@@ -20,8 +20,6 @@ pub(super) struct Step {
     pub node: usize,
     /// What runs.
     pub dispatch: Dispatch,
-    /// It rounds a weight that the node takes in 16 bits: work of the plan's own, none of the operation's.
-    pub rounding: bool,
 }
 
 /// A graph lowered for an adapter.
@@ -88,7 +86,7 @@ pub(super) fn lower(
         };
         if options.precision == Precision::Mixed {
             let rounded = roundings.round_weights(caps, node, &mut inputs, &mut roots).map_err(in_context)?;
-            steps.extend(rounded.into_iter().map(|dispatch| Step { node: index, dispatch, rounding: true }));
+            steps.extend(rounded.into_iter().map(|dispatch| Step { node: index, dispatch }));
         }
         let results: Vec<_> = node.outputs.iter().map(|t| operands[t].clone()).collect();
         let mut lowering = Lowering::new(caps, inputs, results, roots.len());
@@ -97,7 +95,7 @@ pub(super) fn lower(
         node.op.lower(&mut lowering).map_err(in_context)?;
         roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None, storage: Storage::F32 }));
         decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
-        steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch, rounding: false }));
+        steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
         roundings.forget_updated(node, &operands);
     }
     Ok(Lowered { nodes, steps, roots, operands, decisions })

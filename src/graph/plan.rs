@@ -199,7 +199,7 @@ impl GpuPlan {
 
         // Cut long plans into submissions. A dispatch has a share of its operation's FLOPs, by its workgroups.
         let mut groups_of = vec![0u64; nodes.len()];
-        for step in steps.iter().filter(|step| !step.rounding) {
+        for step in steps.iter().filter(|step| step.dispatch.counts) {
             groups_of[step.node] += u64::from(step.dispatch.groups);
         }
         let flops: Vec<_> = nodes
@@ -211,7 +211,7 @@ impl GpuPlan {
             .collect();
         stats.flops = flops.iter().zip(&groups_of).filter(|(_, groups)| **groups > 0).map(|(f, _)| f).sum();
         let share = |step: &Step| {
-            if step.rounding {
+            if !step.dispatch.counts {
                 return 0;
             }
             let part = f64::from(step.dispatch.groups) / groups_of[step.node] as f64;

@@ -111,6 +111,9 @@ pub struct Dispatch {
     pub bindings: Vec<(Window, Access)>,
     /// Number of workgroups, linear.
     pub groups: u32,
+    /// It does a part of the operation's floating-point operations, by its workgroups. What only brings results together, or rounds
+    /// what goes in, does none that count.
+    pub counts: bool,
 }
 
 /// What an operation is given to lower itself with.
@@ -308,7 +311,24 @@ impl<'a> Lowering<'a> {
         let mut words = vec![groups as u32];
         words.extend_from_slice(params);
         words.extend(bindings.iter().map(|(window, _)| self.residual(window) as u32));
-        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), groups: groups as u32 });
+        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), groups: groups as u32, counts: true });
+        Ok(())
+    }
+
+    /// [`dispatch`](Self::dispatch) of what does none of the operation's floating-point operations.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn dispatch_besides(
+        &mut self,
+        kernel: Kernel,
+        bindings: &[(Window, Access)],
+        params: &[u32],
+        groups: usize,
+    ) -> Result<(), OpError> {
+        let before = self.dispatches.len();
+        self.dispatch(kernel, bindings, params, groups)?;
+        self.dispatches[before..].iter_mut().for_each(|dispatch| dispatch.counts = false);
         Ok(())
     }
 }
