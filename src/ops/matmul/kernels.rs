@@ -1,18 +1,16 @@
-//! Which kernel computes a product on which adapter, and how a product larger than a binding is cut.
+//! How a product is lowered by the kernel that was chosen, and how one larger than a binding is cut.
 
-use super::{MatMul, Sizes, cooperative::{self, Tile}};
+use super::{
+    MatMul, Sizes,
+    choice::{Choice, PAD, TILE_K, candidates, tiles_fit},
+    cooperative::Tile,
+};
 use crate::{
-    gpu::{Access, Capabilities, Kernel},
+    gpu::{Access, Kernel},
     kernel,
     ops::{Lowering, OpError, Operand, Precision, Window},
 };
 use std::ops::Range;
-
-/// Up to this many rows a product is a set of matrix-vector products.
-const FEW_ROWS: usize = 8;
-
-/// From this many multiplications on, a product is worth a kernel that takes long to compile.
-const LARGE: usize = 1 << 26;
 
 /// An operand in memory: rows `ld` apart, matrices `batch` apart.
 #[derive(Clone)]
@@ -51,179 +49,6 @@ struct Piece<'a> {
     lone: bool,
     a: &'a Window,
     b: &'a Window,
-}
-
-/// A kernel for a product.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Choice {
-    /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
-    Direct { rows: usize, columns: usize },
-    /// Through workgroup memory: the tile of a workgroup, that of a thread, sets of tiles in workgroup memory, and in how many
-    /// parts k is taken at once.
-    Tiled { tile: [usize; 2], thread: [usize; 2], sets: usize, split: usize },
-    /// A few rows by columns of b.
-    Rows,
-    /// A few rows by rows of b.
-    Dot,
-    /// By cooperative matrices: operands are rounded to 16 bits.
-    Cooperative { tile: Tile, split: usize },
-}
-
-impl Choice {
-    /// As the cache of measurements and tables have it.
-    fn name(self) -> String {
-        match self {
-            Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
-            Self::Tiled { tile: [m, n], thread: [a, b], sets, split } => {
-                let sets = if sets == 1 { "" } else { ", two sets" };
-                format!("tiled {m}x{n} by {a}x{b}{sets}{}", parted(split))
-            }
-            Self::Rows => "rows".into(),
-            Self::Dot => "dot".into(),
-            Self::Cooperative { tile, split } => format!("{}{}", tile.name(), parted(split)),
-        }
-    }
-
-    /// In how many parts k is taken at once.
-    fn split(self) -> usize {
-        match self {
-            Self::Tiled { split, .. } | Self::Cooperative { split, .. } => split,
-            _ => 1,
-        }
-    }
-
-    /// The kernel for one of these parts.
-    fn whole(self) -> Self {
-        match self {
-            Self::Tiled { tile, thread, sets, .. } => Self::Tiled { tile, thread, sets, split: 1 },
-            Self::Cooperative { tile, .. } => Self::Cooperative { tile, split: 1 },
-            other => other,
-        }
-    }
-}
-
-/// In how many parts k is taken, in words.
-fn parted(split: usize) -> String {
-    if split == 1 { String::new() } else { format!(", k in {split}") }
-}
-
-/// Tiles of a workgroup and of a thread: large ones do more arithmetic for each load, small ones fill the adapter sooner.
-const TILES: [([usize; 2], [usize; 2]); 4] =
-    [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8])];
-
-/// Steps of k that tiles hold, as in the shader.
-const TILE_K: usize = 16;
-/// Numbers between rows that are stored transposed.
-const PAD: usize = 4;
-
-/// Whether so many sets of tiles fit.
-fn tiles_fit(caps: &Capabilities, tile: [usize; 2], sets: usize, pad: usize) -> bool {
-    4 * sets * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
-}
-
-/// Workgroups that fill a GPU of some tens of cores, each holding several.
-const FULL: usize = 192;
-/// The most parts that k is taken in.
-const MOST_PARTS: usize = 16;
-
-/// How many parts of k give a grid of `groups` enough workgroups. Parts are of equal length, in vectors of four.
-fn parts(groups: usize, k: usize) -> usize {
-    let mut split = 1;
-    // Parts of less than 256 are not worth the sum.
-    while groups * split < FULL && split < MOST_PARTS && k % (8 * split) == 0 && k / (2 * split) >= 256 {
-        split *= 2;
-    }
-    split
-}
-
-/// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
-/// others are checked against. `mixed`: operands may be rounded to 16 bits.
-fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool) -> (Vec<Choice>, usize) {
-    let (mut list, rule) = in_f32(caps, op, s);
-    if mixed && s.m > FEW_ROWS {
-        // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
-        let tiles = cooperative::tiles(caps);
-        let [whole, split] = [false, true].map(|split| {
-            let wastes = |tile: &Tile| tile.sides()[0] >= 2 * s.m || tile.sides()[1] >= 2 * s.n;
-            // The smallest, at least.
-            let tiles = tiles.iter().enumerate().filter(move |(i, tile)| *i == 0 || !wastes(tile)).map(|(_, tile)| tile);
-            let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
-            tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
-        });
-        list.extend(whole);
-        list.extend(split.filter(|choice| choice.split() > 1));
-    }
-    (list, rule)
-}
-
-/// Workgroups of these tiles.
-fn grid(s: Sizes, tile: [usize; 2]) -> usize {
-    s.batch * s.m.div_ceil(tile[0]) * s.n.div_ceil(tile[1])
-}
-
-/// Those that compute in 32 bits.
-fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
-    let (software, spread) = (caps.software, caps.subgroup == Some(8));
-    let few = s.m <= FEW_ROWS;
-    let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    if software && !(few && transpose_b && !transpose_a) {
-        let rule = direct(s, spread);
-        let mut list = vec![rule];
-        if let Choice::Direct { rows: rows @ (32 | 64), columns } = rule {
-            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns }));
-        }
-        return (list, 0);
-    }
-    let tiled = |split: bool| {
-        TILES.into_iter().map(move |(tile, thread)| {
-            let split = if split { parts(grid(s, tile), s.k) } else { 1 };
-            Choice::Tiled { tile, thread, sets: 1, split }
-        })
-    };
-    let mut list: Vec<_> = if few && !transpose_a && transpose_b {
-        vec![Choice::Dot]
-    } else if few && !transpose_a {
-        vec![Choice::Rows]
-    } else {
-        Vec::new()
-    };
-    let skinny = !list.is_empty();
-    if !software {
-        list.extend(tiled(false));
-        // A sum over parts starts from nothing, so that only a whole product can be split.
-        list.extend(tiled(true).filter(|choice| !matches!(choice, Choice::Tiled { split: 1, .. })));
-    }
-    let simple = list.len();
-    if !software && !skinny {
-        // For measuring only: two sets of large tiles leave room for fewer workgroups.
-        let large = TILES.into_iter().filter(|(tile, _)| tile[0].min(tile[1]) >= 128 && tiles_fit(caps, *tile, 2, PAD));
-        list.extend(large.map(|(tile, thread)| Choice::Tiled { tile, thread, sets: 2, split: 1 }));
-    }
-    if skinny {
-        return (list, 0);
-    }
-    // The largest tile that fills the adapter; else the one that does with k in parts; else the smallest.
-    let full = |choice: &Choice| matches!(choice, Choice::Tiled { tile, split, .. } if grid(s, *tile) * split >= FULL);
-    let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
-    let rule = rule.or_else(|| (TILES.len()..simple).rev().find(|&i| full(&list[i])));
-    let rule = rule.unwrap_or(if simple > TILES.len() { simple - 1 } else { 0 });
-    (list, rule)
-}
-
-/// The variant that a software adapter likes: many rows pay for the loads of b, but the driver compiles 64 of them for a second
-/// or two.
-fn direct(s: Sizes, spread: bool) -> Choice {
-    let rows = match s.m {
-        0..=1 => 1,
-        2 => 2,
-        3..=4 => 4,
-        5..=8 => 8,
-        _ if !spread => 12,
-        9..=16 => 16,
-        _ if s.m < 64 || s.m * s.n * s.k < LARGE => 32,
-        _ => 64,
-    };
-    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || !spread) { 2 } else { 1 } }
 }
 
 struct Product<'a> {

@@ -2,6 +2,7 @@
 //!
 //! `y = gelu(alpha * op(a) op(b) + bias) + residual`
 
+mod choice;
 mod cooperative;
 mod kernels;
 
