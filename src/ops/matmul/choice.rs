@@ -95,20 +95,27 @@ fn parts(groups: usize, k: usize) -> usize {
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
 /// others are checked against. `mixed`: operands may be rounded to 16 bits.
 pub(super) fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool) -> (Vec<Choice>, usize) {
-    let (mut list, rule) = in_f32(caps, op, s);
-    if mixed && s.m > FEW_ROWS {
-        // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
-        let tiles = cooperative::tiles(caps);
-        let [whole, split] = [false, true].map(|split| {
-            let wastes = |tile: &Tile| tile.sides()[0] >= 2 * s.m || tile.sides()[1] >= 2 * s.n;
-            // The smallest, at least.
-            let tiles = tiles.iter().enumerate().filter(move |(i, tile)| *i == 0 || !wastes(tile)).map(|(_, tile)| tile);
-            let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
-            tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
-        });
-        list.extend(whole);
-        list.extend(split.filter(|choice| choice.split() > 1));
+    let (list, rule) = in_f32(caps, op, s);
+    let tiles = if mixed && s.m > FEW_ROWS { cooperative::tiles(caps) } else { Vec::new() };
+    if tiles.is_empty() {
+        return (list, rule);
     }
+    // Of the others those that are needed, and one that is good where rows are not made of whole vectors: each takes a driver time.
+    let (first, taken) = (list[0], list[rule]);
+    let odd = |choice: &Choice| matches!(choice, Choice::Tiled { tile: [128, 64], split: 1, .. });
+    let mut list: Vec<_> =
+        list.into_iter().enumerate().filter(|(i, choice)| *i == 0 || *i == rule || odd(choice)).map(|(_, choice)| choice).collect();
+    let rule = if taken == first { 0 } else { list.iter().position(|choice| *choice == taken).unwrap_or(0) };
+    // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
+    let [whole, split] = [false, true].map(|split| {
+        let wastes = |tile: &Tile| tile.sides()[0] >= 2 * s.m || tile.sides()[1] >= 2 * s.n;
+        // The smallest, at least.
+        let tiles = tiles.iter().enumerate().filter(move |(i, tile)| *i == 0 || !wastes(tile)).map(|(_, tile)| tile);
+        let parts = move |tile: &Tile| if split { parts(grid(s, tile.sides()), s.k) } else { 1 };
+        tiles.map(move |&tile| Choice::Cooperative { tile, split: parts(&tile) })
+    });
+    list.extend(whole);
+    list.extend(split.filter(|choice| choice.split() > 1));
     (list, rule)
 }
 
