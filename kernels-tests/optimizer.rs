@@ -188,3 +188,29 @@ fn a_negative_factor_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn several_tensors_in_a_dispatch() {
+    for clipped in [false, true] {
+        let mut c = Case::new();
+        let sizes: Vec<usize> = AWKWARD.into_iter().chain([64, 128, 4, 1000, 70_000, 12]).collect();
+        let mut tensors = Vec::new();
+        for (i, &n) in sizes.iter().enumerate() {
+            let [parameter, m] = ["x", "m"].map(|name| variable(&mut c, &format!("{name}{i}"), n, false));
+            let v = variable(&mut c, &format!("v{i}"), n, true);
+            let grad = c.input([n]);
+            // Each with a decay and a rate of its own.
+            let (weight_decay, rate_scale) = (0.01 * i as f32, 1.0 / (1.0 + i as f32));
+            tensors.push(ops::AdamWTensor { parameter, grad, m, v, weight_decay, rate_scale });
+        }
+        let hyper = hyper(&mut c);
+        let factor = clipped.then(|| c.feed([], vec![0.31]));
+        ops::adamw_all(&mut c.g, &tensors, hyper, factor, RULE).unwrap();
+        let engine = engine();
+        let caps = engine.capabilities().unwrap();
+        let dispatches = shaderlm::graph::kernels(&c.g, &[], caps, &PlanOptions::default()).unwrap().len();
+        // Seven at once, those in vectors of four and the others apart, where the adapter has thirty bindings.
+        assert_eq!(dispatches, if caps.max_bindings >= 30 { 4 } else { sizes.len() }, "{} bindings", caps.max_bindings);
+        c.check_on(engine, None, &format!("adamw of {} tensors, clipped {clipped}", sizes.len()), &[], Bound::Elementwise);
+    }
+}

@@ -12,7 +12,7 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, Gelu, Lamb, Layout, Mask, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
+    ops::{self, AdamW, AdamWTensor, Gelu, Lamb, Layout, Mask, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,7 @@ fn adapters() -> Vec<Capabilities> {
                 let mut caps = Capabilities::portable();
                 (caps.software, caps.subgroup) = (software, subgroup);
                 // In all of one kind on each side, since there are twice as many plans.
+                caps.max_bindings = if small { 8 } else { 64 };
                 caps.f16 = subgroup == if software { Some(8) } else { Some(32) };
                 if subgroup == Some(32) {
                     caps.workgroup_memory = 48 << 10;
@@ -74,6 +75,7 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
     let scaling = g.variable("scaling", TensorType::f32([3])).unwrap();
     let [factor, _] = ops::loss_scale(g, clipped, scaling, (rows == 2).then_some(1.0)).unwrap();
     let hyper = g.input("hyper", TensorType::f32([3]));
+    let mut all = Vec::new();
     for (i, (&x, &grad)) in list.iter().zip(&grads).enumerate() {
         let ty = g.ty(x).clone();
         let m = g.variable(&format!("m{i}"), ty.clone()).unwrap();
@@ -88,7 +90,12 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
         } else {
             let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, rate_scale: 1.0 };
             ops::adamw(g, x, grad, m, v, hyper, clip, rule).unwrap();
+            all.push(AdamWTensor { parameter: x, grad, m, v, weight_decay: 0.1, rate_scale: 1.0 });
         }
+    }
+    if !all.is_empty() {
+        let rule = AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, rate_scale: 1.0 };
+        ops::adamw_all(g, &all, hyper, Some(factor), rule).unwrap();
     }
     vec![loss]
 }

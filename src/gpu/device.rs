@@ -26,6 +26,8 @@ pub struct Capabilities {
     pub max_groups: u32,
     /// Alignment of a storage binding's start, bytes.
     pub alignment: u64,
+    /// Most storage bindings of a kernel.
+    pub max_bindings: usize,
     /// Largest workgroup.
     pub max_invocations: u32,
     /// Workgroup memory, bytes.
@@ -63,6 +65,7 @@ impl Capabilities {
             max_buffer: limits.max_buffer_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            max_bindings: limits.max_storage_buffers_per_shader_stage as usize,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             tuning: Arc::default(),
@@ -189,6 +192,7 @@ impl Gpu {
             max_buffer: limits.max_buffer_size,
             max_groups: limits.max_compute_workgroups_per_dimension,
             alignment: u64::from(limits.min_storage_buffer_offset_alignment),
+            max_bindings: limits.max_storage_buffers_per_shader_stage as usize,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
             tuning: Arc::new(Tuning::open(format!("{}, {}, {}, {features:?}", found.info.name, found.info.backend, driver), options.autotune)),

@@ -58,7 +58,7 @@ pub use layer_norm::layer_norm;
 pub use loss_scale::{FIRST_LOSS_SCALE, loss_scale};
 pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
-pub use optimizer::{AdamW, Sgd, adamw, sgd};
+pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
 pub use sample::{Sample, advance, likeliest, sample};
 pub use softmax::softmax;

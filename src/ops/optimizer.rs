@@ -32,9 +32,30 @@ pub struct Sgd {
     pub rate_scale: f32,
 }
 
-/// `parameter, gradient, m, v, hyper [3], factor [] or none`; updates 0, 2 and 3.
+/// A parameter that AdamW moves.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWTensor {
+    /// The parameter.
+    pub parameter: Tensor,
+    /// Its gradient.
+    pub grad: Tensor,
+    /// First moment.
+    pub m: Tensor,
+    /// Second moment.
+    pub v: Tensor,
+    /// Decay of the parameter, as [`AdamW::weight_decay`].
+    pub weight_decay: f32,
+    /// Multiplies the learning rate, as [`AdamW::rate_scale`].
+    pub rate_scale: f32,
+}
+
+/// For each tensor `parameter, gradient, m, v`, then `hyper [3], factor [] or none`; updates each tensor's 0, 2 and 3. The rules differ in
+/// decay and rate.
 #[derive(Debug)]
-struct AdamWStep(AdamW);
+struct AdamWStep(Vec<AdamW>);
+
+/// Tensors of a dispatch, where the adapter has bindings for them: what the block of parameters holds.
+const TENSORS: usize = 7;
 
 /// `parameter, gradient, hyper [3], momentum buffer or none, factor [] or none`; updates 0 and 3.
 #[derive(Debug)]
@@ -63,8 +84,26 @@ pub fn adamw(
     factor: Option<Tensor>,
     rule: AdamW,
 ) -> Result<(), OpError> {
-    let inputs: Vec<_> = [parameter, grad, m, v, hyper].into_iter().chain(factor).collect();
-    g.record(Arc::new(AdamWStep(rule)), &inputs)?;
+    let tensor = AdamWTensor { parameter, grad, m, v, weight_decay: rule.weight_decay, rate_scale: rule.rate_scale };
+    adamw_all(g, &[tensor], hyper, factor, rule)
+}
+
+/// [`adamw`] of several tensors, in a few dispatches where the adapter has enough bindings. Decay and rate of `rule` are each
+/// tensor's own.
+///
+/// # Errors
+/// Shapes differ.
+pub fn adamw_all(
+    g: &mut dyn Recorder,
+    tensors: &[AdamWTensor],
+    hyper: Tensor,
+    factor: Option<Tensor>,
+    rule: AdamW,
+) -> Result<(), OpError> {
+    let rules = tensors.iter().map(|t| AdamW { weight_decay: t.weight_decay, rate_scale: t.rate_scale, ..rule }).collect();
+    let each = tensors.iter().flat_map(|t| [t.parameter, t.grad, t.m, t.v]);
+    let inputs: Vec<_> = each.chain([hyper]).chain(factor).collect();
+    g.record(Arc::new(AdamWStep(rules)), &inputs)?;
     Ok(())
 }
 
@@ -105,58 +144,85 @@ impl Operation for AdamWStep {
         "adamw"
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        check(inputs, &[1, 2, 3], 4)
+        let hyper = 4 * self.0.len();
+        ensure(hyper > 0, || "there is no tensor to move".into())?;
+        for tensor in 0..self.0.len() {
+            // Each tensor's four are of one shape; the last of all is the rates' place.
+            let mut own = inputs[4 * tensor..4 * tensor + 4].to_vec();
+            own.extend_from_slice(&inputs[hyper..]);
+            check(&own, &[1, 2, 3], 4)?;
+        }
+        Ok(Vec::new())
     }
     fn updates(&self) -> Vec<usize> {
-        vec![0, 2, 3]
+        (0..self.0.len()).flat_map(|tensor| [0, 2, 3].map(|i| 4 * tensor + i)).collect()
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
-        14 * inputs[0].elements() as u64
+        (0..self.0.len()).map(|tensor| 14 * inputs[4 * tensor].elements() as u64).sum()
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let [x, grad, m, v, hyper] = [0, 1, 2, 3, 4].map(|i| cx.input(i));
-        let factor = (cx.inputs.len() > 5).then(|| cx.input(5));
-        for range in cx.row_ranges(x.ty.elements(), 1)? {
-            let windows = [&x, &grad, &m, &v].map(|t| t.part(range.clone()));
-            let vec4 = cx.vec4(range.len(), &windows.each_ref());
-            let units = if vec4 { range.len() / 4 } else { range.len() };
-            let [x, grad, m, v] = windows;
-            let mut bindings = vec![x.write(), grad.read(), m.write(), v.write(), hyper.all().read()];
-            bindings.extend(factor.as_ref().map(|f| f.all().read()));
-            let rule = self.0;
-            let rates = [rule.beta1, rule.beta2, rule.eps, rule.weight_decay, rule.rate_scale].map(f32::to_bits);
-            let words: Vec<_> = [units as u32].into_iter().chain(rates).collect();
-            let kernel = kernel!("adamw").with("VEC", vec4).with("CLIP", factor.is_some());
-            cx.dispatch(kernel, &bindings, &words, units.div_ceil(LANES))?;
+        let place = 4 * self.0.len();
+        let hyper = cx.input(place);
+        let factor = (cx.inputs.len() > place + 1).then(|| cx.input(place + 1));
+        // Ranges of tensors, with x, grad, m and v of each; those that come in vectors of four apart from the others.
+        let (mut fours, mut ones) = (Vec::new(), Vec::new());
+        for (tensor, rule) in self.0.iter().enumerate() {
+            let own = [0, 1, 2, 3].map(|i| cx.input(4 * tensor + i));
+            for range in cx.row_ranges(own[0].ty.elements(), 1)? {
+                let windows = own.each_ref().map(|t| t.part(range.clone()));
+                let vec4 = cx.vec4(range.len(), &windows.each_ref());
+                if vec4 { &mut fours } else { &mut ones }.push((windows, *rule));
+            }
+        }
+        let most = (cx.caps.max_bindings.saturating_sub(2) / 4).clamp(1, TENSORS);
+        for (jobs, width) in [(fours, 4), (ones, 1)] {
+            for some in jobs.chunks(most) {
+                let AdamW { beta1, beta2, eps, .. } = self.0[0];
+                let mut words = [beta1, beta2, eps].map(f32::to_bits).to_vec();
+                let (mut bindings, mut groups) = (Vec::new(), 0);
+                for ([x, grad, m, v], rule) in some {
+                    let units = x.len / width;
+                    words.extend([units as u32, groups as u32, rule.weight_decay.to_bits(), rule.rate_scale.to_bits()]);
+                    groups += units.div_ceil(LANES);
+                    bindings.extend([x.clone().write(), grad.clone().read(), m.clone().write(), v.clone().write()]);
+                }
+                bindings.push(hyper.all().read());
+                bindings.extend(factor.as_ref().map(|f| f.all().read()));
+                let kernel = kernel!("adamw").with("TENSORS", some.len() as u32).with("VEC", width == 4).with("CLIP", factor.is_some());
+                cx.dispatch(kernel, &bindings, &words, groups)?;
+            }
         }
         Ok(())
     }
     host_reference!();
 }
 impl Reference for AdamWStep {
-    fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let AdamW { beta1, beta2, eps, weight_decay, rate_scale } = self.0;
-        let [beta1, beta2, eps, decay, scale] =
-            [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
-        let factor = inputs.get(5).map_or(T::ONE, |f| f.f()[0]);
-        let [rate, c1, c2] = [0, 1, 2].map(|i| inputs[4].f()[i]);
-        let rate = rate * scale;
-        inputs.truncate(4);
-        if factor < T::ZERO {
-            inputs.remove(1);
-            return inputs;
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let place = 4 * self.0.len();
+        let factor = inputs.get(place + 1).map_or(T::ONE, |f| f.f()[0]);
+        let [rate, c1, c2] = [0, 1, 2].map(|i| inputs[place].f()[i]);
+        let mut updated = Vec::with_capacity(3 * self.0.len());
+        let mut inputs = inputs.into_iter();
+        for rule in &self.0 {
+            let AdamW { beta1, beta2, eps, weight_decay, rate_scale } = *rule;
+            let [beta1, beta2, eps, decay, scale] =
+                [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
+            let rate = rate * scale;
+            let mut own: Vec<_> = inputs.by_ref().take(4).collect();
+            if let ([x, grad, m, v], true) = (&mut own[..], factor >= T::ZERO) {
+                let (x, m, v) = (x.f_mut(), m.f_mut(), v.f_mut());
+                for (i, &grad) in grad.f().iter().enumerate() {
+                    let g = grad * factor;
+                    m[i] = beta1 * m[i] + (T::ONE - beta1) * g;
+                    v[i] = beta2 * v[i] + (T::ONE - beta2) * g * g;
+                    let step = rate * (m[i] / c1) / ((v[i] / c2).sqrt() + eps);
+                    x[i] = x[i] * (T::ONE - rate * decay) - step;
+                }
+            }
+            own.remove(1);
+            updated.extend(own);
         }
-        let [x, grad, m, v] = &mut inputs[..] else { return inputs };
-        let (x_data, m_data, v_data) = (x.f_mut(), m.f_mut(), v.f_mut());
-        for (i, &grad) in grad.f().iter().enumerate() {
-            let g = grad * factor;
-            m_data[i] = beta1 * m_data[i] + (T::ONE - beta1) * g;
-            v_data[i] = beta2 * v_data[i] + (T::ONE - beta2) * g * g;
-            let step = rate * (m_data[i] / c1) / ((v_data[i] / c2).sqrt() + eps);
-            x_data[i] = x_data[i] * (T::ONE - rate * decay) - step;
-        }
-        inputs.remove(1);
-        inputs
+        updated
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Schedule, TrainError};
 use crate::{
     graph::{Engine, Graph, Plan, PlanOptions, PlanStats, gradients},
-    ops::{self, AdamW, HostTensor, Lamb, OpError, Precision, Recorder, Sgd, Shape, Tensor, TensorType},
+    ops::{self, AdamW, AdamWTensor, HostTensor, Lamb, OpError, Precision, Recorder, Sgd, Shape, Tensor, TensorType},
 };
 
 /// What a model is trained on: the inputs of a micro-batch, and the loss that they give.
@@ -219,6 +219,7 @@ impl Trainer {
         } else if let Some(most) = clip {
             factor = Some(g.layer("clip", |g| ops::clip_factor(g, norm, most))?);
         }
+        let mut moved = Vec::new();
         for ((parameter, &variable), grad) in parameters.iter().zip(&variables).zip(&sums) {
             let Some(grad) = *grad else { continue };
             let ty = g.ty(variable).clone();
@@ -233,8 +234,7 @@ impl Trainer {
                 Optimizer::Adamw => {
                     let v = g.variable(&second, ty)?;
                     state.push((second, parameter.shape.clone()));
-                    let rule = AdamW { beta1, beta2, eps, weight_decay, rate_scale };
-                    g.layer("adamw", |g| ops::adamw(g, variable, grad, m, v, hyper, factor, rule))?;
+                    moved.push(AdamWTensor { parameter: variable, grad, m, v, weight_decay, rate_scale });
                 }
                 Optimizer::Lamb => {
                     let v = g.variable(&second, ty)?;
@@ -247,6 +247,11 @@ impl Trainer {
                     g.layer("sgd", |g| ops::sgd(g, variable, grad, Some(m), hyper, factor, rule))?;
                 }
             }
+        }
+        if !moved.is_empty() {
+            let Settings { beta1, beta2, eps, .. } = settings;
+            let rule = AdamW { beta1, beta2, eps, weight_decay: 0.0, rate_scale: 1.0 };
+            g.layer("adamw", |g| ops::adamw_all(g, &moved, hyper, factor, rule))?;
         }
         let mut outputs = vec![total, norm];
         outputs.extend(micro.iter().flat_map(|m| &m.others));
