@@ -88,7 +88,7 @@ pub fn adamw(
     adamw_all(g, &[tensor], hyper, factor, rule)
 }
 
-/// [`adamw`] of several tensors, in a few dispatches where the adapter has enough bindings. Decay and rate of `rule` are each
+/// [`adamw`] of several tensors, in a few dispatches on a GPU that has enough bindings. Decay and rate of `rule` are each
 /// tensor's own.
 ///
 /// # Errors
@@ -174,7 +174,8 @@ impl Operation for AdamWStep {
                 if vec4 { &mut fours } else { &mut ones }.push((windows, *rule));
             }
         }
-        let most = (cx.caps.max_bindings.saturating_sub(2) / 4).clamp(1, TENSORS);
+        // Mesa's software adapter goes through the loads of the tensors that a workgroup skips, too.
+        let most = if cx.caps.software { 1 } else { (cx.caps.max_bindings.saturating_sub(2) / 4).clamp(1, TENSORS) };
         for (jobs, width) in [(fours, 4), (ones, 1)] {
             for some in jobs.chunks(most) {
                 let AdamW { beta1, beta2, eps, .. } = self.0[0];
