@@ -14,7 +14,7 @@ use shaderlm::{
         heads::parameters, initialise,
     },
     ops::{self, HostTensor, Tensor, TensorType},
-    train::{Objective, Settings, Trainer},
+    train::{Objective, Trainer},
 };
 use std::error::Error;
 
@@ -117,8 +117,7 @@ fn train<'a>(
         let inputs = vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
         (inputs, vec![ids, HostTensor::uints(slots, places), HostTensor::uints(slots, labels)])
     };
-    let settings = Settings { precision: args.steps.precision, ..common::settings(batch, args.steps.context) };
-    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, settings)?;
+    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, args.steps.settings(batch))?;
     eprintln!("train: {:?}", trainer.stats());
     let flops = trainer.stats().flops;
     Ok(args.steps.case("train", batch, flops, common::run_trainer(trainer, feed)))

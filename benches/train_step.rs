@@ -9,7 +9,7 @@ use shaderlm::{
     graph::{Engine, Graph},
     models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
     ops::{HostTensor, Tensor, TensorType},
-    train::{Objective, TokenBatch, Settings, Trainer},
+    train::{Objective, TokenBatch, Trainer},
 };
 use std::error::Error;
 
@@ -69,11 +69,10 @@ fn ids(args: &Args, config: &Gpt2Config, batch: usize) -> Vec<u32> {
 fn train<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
     let shape = [batch, args.steps.context];
     let types: Vec<_> = parameters(config).iter().map(Parameter::trained).collect();
-    let settings = Settings { precision: args.steps.precision, ..common::settings(batch, args.steps.context) };
     let loss =
         |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(config).loss(g, inputs[0], inputs[1], None)?.into());
     let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();
-    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, settings)?;
+    let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, args.steps.settings(batch))?;
     eprintln!("train: {:?}", trainer.stats());
     let ids = ids(args, config, batch);
     let targets = ids.iter().map(|id| (id + 7919) % config.vocab_size as u32).collect();

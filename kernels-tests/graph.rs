@@ -1,6 +1,6 @@
 //! The graph runtime: autodiff, recomputation, fusion, the arena, plans.
 
-use crate::harness::{engine, nmse};
+use crate::harness::{engine, nmse, settings};
 use shaderlm::{
     graph::{Engine, Graph, PlanOptions, PlanStats, gradients},
     models::{
@@ -9,7 +9,7 @@ use shaderlm::{
         initialise,
     },
     ops::{self, HostTensor, Tensor, TensorType},
-    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
+    train::{Objective, Schedule, ScheduleShape, Settings, TokenBatch, Trainer},
 };
 
 fn config() -> Gpt2Config {
@@ -71,21 +71,7 @@ fn trained(batch: usize, accumulate: usize, ids: &[u32]) -> Vec<f32> {
     initialise(&parameters(&config), &mut engine, 3).unwrap();
     let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
     let schedule = Schedule { shape: ScheduleShape::Linear, peak: 1e-2, min: 1e-3, warmup: 2, steps: 6 };
-    let settings = Settings {
-        batch,
-        accumulate,
-        context: 16,
-        optimizer: Optimizer::Adamw,
-        schedule,
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        bias_correction: true,
-        clip: 1.0,
-        precision: shaderlm::ops::Precision::F32,
-        seed: 1,
-    };
+    let settings = Settings { accumulate, schedule, ..settings(batch, 16, 0.0) };
     let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(&config).loss(g, i[0], i[1], None)?.into());
     let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([batch, 16]))).to_vec();
     let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings).unwrap();

@@ -3,7 +3,8 @@
 use shaderlm::{
     gpu::{DeviceChoice, Gpu, GpuOptions},
     graph::{Engine, Graph, PlanOptions, evaluate, gradients},
-    ops::{self, HostData, HostTensor, OpError, Recorder, Tensor, TensorType, random::threefry},
+    ops::{self, HostData, HostTensor, OpError, Precision, Recorder, Tensor, TensorType, random::threefry},
+    train::{Optimizer, Schedule, ScheduleShape, Settings},
 };
 use std::{
     collections::HashMap,
@@ -37,6 +38,25 @@ static AS_HARDWARE: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
 /// A fresh engine there.
 pub fn engine_as_hardware() -> Engine {
     Engine::on(AS_HARDWARE.clone())
+}
+
+/// Settings of a training step in tests: AdamW with clipping, in 32 bits.
+pub fn settings(batch: usize, context: usize, peak: f32) -> Settings {
+    Settings {
+        batch,
+        accumulate: 1,
+        context,
+        optimizer: Optimizer::Adamw,
+        schedule: Schedule { shape: ScheduleShape::Constant, peak, min: 0.0, warmup: 0, steps: 10 },
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.95,
+        eps: 1e-8,
+        bias_correction: true,
+        clip: 1.0,
+        precision: Precision::F32,
+        seed: 1,
+    }
 }
 
 /// Bytes of known pattern on each side of every planned tensor.

@@ -1,6 +1,6 @@
 //! Memory of a training step, against a count by hand.
 
-use crate::harness::engine;
+use crate::harness::{engine, settings};
 use shaderlm::{
     graph::{Graph, PlanStats},
     models::{
@@ -9,7 +9,7 @@ use shaderlm::{
         initialise,
     },
     ops::{Precision, Tensor, TensorType},
-    train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, Trainer},
+    train::{Objective, Settings, Trainer},
 };
 
 const LAYERS: usize = 12;
@@ -26,21 +26,7 @@ fn planned(recompute: bool, precision: Precision) -> PlanStats {
     let mut engine = engine();
     initialise(&parameters(&config), &mut engine, 3).unwrap();
     let types: Vec<_> = parameters(&config).iter().map(Parameter::trained).collect();
-    let settings = Settings {
-        batch: BATCH,
-        accumulate: 1,
-        context: TIME,
-        optimizer: Optimizer::Adamw,
-        schedule: Schedule { shape: ScheduleShape::Constant, peak: 1e-3, min: 0.0, warmup: 0, steps: 1 },
-        weight_decay: 0.1,
-        beta1: 0.9,
-        beta2: 0.95,
-        eps: 1e-8,
-        bias_correction: true,
-        clip: 1.0,
-        precision,
-        seed: 1,
-    };
+    let settings = Settings { precision, ..settings(BATCH, TIME, 1e-3) };
     let model = Gpt2 { config: &config, mode: Mode { recompute, ..Mode::default() } };
     let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(model.loss(g, i[0], i[1], None)?.into());
     let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([BATCH, TIME]))).to_vec();

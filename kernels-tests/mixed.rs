@@ -1,11 +1,11 @@
 //! Kernels on memory of 16-bit floats: each operation that takes or gives it, against f64 on numbers that 16 bits hold.
 
-use crate::harness::{Bound, Case, engine, engine_as_hardware};
+use crate::harness::{Bound, Case, engine, engine_as_hardware, settings};
 use half::f16;
 use shaderlm::{
     graph::{Engine, Graph, GraphError, PlanOptions, kernels},
     ops::{self, Gelu, HostTensor, Layout, Mask, OpError, Precision, Tensor, TensorType},
-    train::{Objective, Optimizer, Outcome, ParameterType, Schedule, ScheduleShape, Settings, Trainer},
+    train::{Objective, Outcome, ParameterType, Settings, Trainer},
 };
 
 /// Half the distance of neighbouring 16-bit floats, as a part of them, is 2^-11; a result may be rounded twice, by itself and by the
@@ -237,21 +237,8 @@ fn trained(precision: Precision, w2: f32, steps: usize) -> (Vec<Outcome>, Vec<f3
         Ok(ops::sum(g, y)?.into())
     };
     let list = names.map(|name| ParameterType { name: name.into(), shape: [4, 4].into(), decays: false, rate: 1.0 });
-    let settings = Settings {
-        batch: 1,
-        accumulate: 1,
-        context: 1,
-        optimizer: Optimizer::Adamw,
-        schedule: Schedule { shape: ScheduleShape::Constant, peak: 0.125, min: 0.0, warmup: 0, steps: 10 },
-        weight_decay: 0.0,
-        beta1: 0.9,
-        beta2: 0.99,
-        eps: 1e-6,
-        bias_correction: true,
-        clip: 0.0,
-        precision,
-        seed: 5,
-    };
+    let plain = settings(1, 1, 0.125);
+    let settings = Settings { weight_decay: 0.0, beta2: 0.99, eps: 1e-6, clip: 0.0, precision, seed: 5, ..plain };
     let inputs = vec![("x", TensorType::f32([1, 4]))];
     let mut trainer = Trainer::new(&mut engine, &list, &Objective { inputs, loss: &loss }, settings).unwrap();
     let x = HostTensor::floats([1, 4], vec![0.25, 0.5, 0.75, 1.0]);

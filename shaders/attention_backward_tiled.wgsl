@@ -7,28 +7,9 @@
 //   BOTH: x and y have a tile each; else one takes the other's place, and on the key side x is staged twice
 {% include "group.wgsl" %}
 {% from "attention_tile.wgsl" import N, TX, WG, GROUPS, COLUMN_VECTORS, comp, stage, scores, gather, places, store %}
-struct Params {
-    groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
-    qkv_at: u32, dy_at: u32, lse_at: u32, delta_at: u32, d_at: u32,
-{% if QUERY %}
-    o_at: u32,
-{% endif %}
-{% if PADDED %}
-    keys_at: u32,
-{% endif %}
-}
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
-@group(0) @binding(2) var<storage, read> dy: array<vec4<{{ T2 }}>>;
-@group(0) @binding(3) var<storage, read> lse: array<f32>;
-@group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;
-@group(0) @binding(5) var<storage, read_write> d: array<vec4<{{ T5 }}>>;
-{% if QUERY %}
-@group(0) @binding(6) var<storage, read> o: array<vec4<{{ T6 }}>>;
-{% endif %}
-{% if PADDED %}
-@group(0) @binding({{ 7 if QUERY else 6 }}) var<storage, read> keys: array<u32>;
-{% endif %}
+{% set V = "vec4<" %}
+{% set E = ">" %}
+{% include "attention_backward_bindings.wgsl" %}
 var<workgroup> a: array<vec4<f32>, {{ ROWS * N }}>;
 var<workgroup> b: array<vec4<f32>, {{ ROWS * N }}>;
 var<workgroup> x: array<vec4<f32>, {{ COLUMN_VECTORS }}>;

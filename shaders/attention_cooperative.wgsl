@@ -10,22 +10,7 @@ enable wgpu_cooperative_matrix;
 {% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARE, VECTORS, stage, load_rows, products, places, leave, part_of_row %}
 {% set SCORES = WIDE + 4 %}
 {% set PROBS = WIDE + 8 %}
-struct Params {
-    groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
-    qkv_at: u32, o_at: u32, lse_at: u32,
-{% if PADDED %}
-    keys_at: u32,
-{% endif %}
-}
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
-@group(0) @binding(2) var<storage, read_write> o: array<vec4<{{ T2 }}>>;
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
-{% if PADDED %}
-@group(0) @binding(4) var<storage, read> keys: array<u32>;
-{% endif %}
-// The score of a key that may not be attended.
-const MASKED = -3.0e38;
+{% include "attention_bindings.wgsl" %}
 // Probabilities are kept times 2^14, so that small ones are no smaller than 16 bits can say.
 const LARGER = 16384.0;
 // Queries, then keys and values.

@@ -5,22 +5,7 @@
 //   q, k and v are thirds of the rows of qkv, [B,T,3C], D wide a head, D % 4 == 0; lse [B,heads,T] is the scores' log-sum-exp
 {% include "group.wgsl" %}
 {% from "attention_tile.wgsl" import N, TX, WG, GROUPS, COLUMN_VECTORS, comp, stage, scores, gather, places, store %}
-struct Params {
-    groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
-    qkv_at: u32, o_at: u32, lse_at: u32,
-{% if PADDED %}
-    keys_at: u32,
-{% endif %}
-}
-@group(0) @binding(0) var<uniform> p: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
-@group(0) @binding(2) var<storage, read_write> o: array<vec4<{{ T2 }}>>;
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
-{% if PADDED %}
-@group(0) @binding(4) var<storage, read> keys: array<u32>;
-{% endif %}
-// The score of a key that may not be attended.
-const MASKED = -3.0e38;
+{% include "attention_bindings.wgsl" %}
 var<workgroup> queries: array<vec4<f32>, {{ ROWS * N }}>;
 // Keys, then values.
 var<workgroup> others: array<vec4<f32>, {{ COLUMN_VECTORS }}>;

@@ -10,7 +10,7 @@ use shaderlm::{
     gpu::Ceilings,
     graph::{Engine, PlanOptions, Profiler},
     ops::Precision,
-    train::{Batch, Trainer},
+    train::{Batch, Settings, Trainer},
 };
 use std::error::Error;
 
@@ -64,6 +64,11 @@ impl Steps {
     /// How a forward pass is planned.
     pub fn options(&self) -> PlanOptions {
         PlanOptions { precision: self.precision, ..PlanOptions::named("forward") }
+    }
+
+    /// Settings of a training step.
+    pub fn settings(&self, batch: usize) -> Settings {
+        Settings { precision: self.precision, ..super::settings(batch, self.context) }
     }
 
     pub fn case<'a>(&self, mode: &str, batch: usize, flops: u64, run: Run<'a>) -> Case<'a> {

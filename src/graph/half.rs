@@ -7,9 +7,8 @@ use super::{
     record::{Leaf, Node},
 };
 use crate::{
-    gpu::{Capabilities, Kernel},
-    kernel,
-    ops::{DType, Dispatch, Half, Lowering, OpError, Operand, Storage, Tensor, TensorType},
+    gpu::Capabilities,
+    ops::{DType, Dispatch, Half, Lowering, OpError, Operand, Storage, Tensor, TensorType, lower_rounding},
 };
 use std::collections::HashMap;
 
@@ -67,9 +66,6 @@ pub(super) fn storages(
 #[derive(Default)]
 pub(super) struct Roundings(HashMap<usize, usize>);
 
-/// Lanes of a workgroup of `round_half`.
-const LANES: usize = 64;
-
 impl Roundings {
     /// Gives `node` the rounded copies of the weights that it wants in 16 bits, and returns the dispatches that make those that
     /// are not there yet.
@@ -94,7 +90,7 @@ impl Roundings {
                     let copy = roots.len() - 1;
                     let whole = |root, storage| Operand { root, at: 0, storage, ty: TensorType::f32([elements]) };
                     let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
-                    round(&mut cx, &whole(input.root, Storage::F32), &whole(copy, Storage::F16))?;
+                    cx.besides(|cx| lower_rounding(cx, &whole(input.root, Storage::F32), &whole(copy, Storage::F16)))?;
                     dispatches.append(&mut cx.dispatches);
                     self.0.insert(input.root, copy);
                     copy
@@ -111,16 +107,4 @@ impl Roundings {
             self.0.remove(&operands[&node.inputs[i]].root);
         }
     }
-}
-
-/// `to = from`, rounded to the nearest, ties to even.
-fn round(cx: &mut Lowering<'_>, from: &Operand, to: &Operand) -> Result<(), OpError> {
-    for range in cx.row_ranges(from.ty.elements(), 1)? {
-        let (x, y) = (from.part(range.clone()), to.part(range.clone()));
-        let vec4 = cx.vec4(range.len(), &[&x, &y]);
-        let units = if vec4 { range.len() / 4 } else { range.len() };
-        let kernel: Kernel = kernel!("round_half").with("VEC", vec4);
-        cx.dispatch_besides(kernel, &[x.read(), y.write()], &[units as u32], units.div_ceil(LANES))?;
-    }
-    Ok(())
 }

@@ -78,6 +78,11 @@ pub(super) fn lower_pointwise_on(
     Ok(())
 }
 
+/// Lowers `to = from`, of one shape, `to` stored in 16 bits: rounded to the nearest, ties to even.
+pub(crate) fn lower_rounding(cx: &mut Lowering<'_>, from: &Operand, to: &Operand) -> Result<(), OpError> {
+    lower_pointwise_on(cx, &kernel!("round_half"), std::slice::from_ref(from), std::slice::from_ref(to), &[])
+}
+
 impl Binary {
     /// Whether `self` is the addition of two tensors of one shape: what an epilogue can take on as a residual.
     pub(super) fn is_residual(&self, types: &[TensorType]) -> bool {

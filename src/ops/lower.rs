@@ -315,19 +315,13 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// [`dispatch`](Self::dispatch) of what does none of the operation's floating-point operations.
+    /// Adds what `work` adds, none of which does any of the operation's floating-point operations.
     ///
     /// # Errors
-    /// The same.
-    pub fn dispatch_besides(
-        &mut self,
-        kernel: Kernel,
-        bindings: &[(Window, Access)],
-        params: &[u32],
-        groups: usize,
-    ) -> Result<(), OpError> {
+    /// Those of `work`.
+    pub fn besides(&mut self, work: impl FnOnce(&mut Self) -> Result<(), OpError>) -> Result<(), OpError> {
         let before = self.dispatches.len();
-        self.dispatch(kernel, bindings, params, groups)?;
+        work(self)?;
         self.dispatches[before..].iter_mut().for_each(|dispatch| dispatch.counts = false);
         Ok(())
     }

@@ -12,6 +12,7 @@ pub use lower::{Decision, Dispatch, Half, Lowering, Operand, Precision, Storage,
 pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};
+pub(crate) use elementwise::lower_rounding;
 use std::{any::Any, fmt, sync::Arc};
 
 mod activation;

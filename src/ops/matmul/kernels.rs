@@ -165,7 +165,7 @@ impl Product<'_> {
         let bindings: Vec<_> = [window.clone().read(), window.read()].into_iter().chain(epilogue).collect();
         let mut params: Vec<u32> = [m, n, split, n, n, self.y.ld, m * n, 0, 0, 1, 1].map(|v| v as u32).to_vec();
         params.push(self.op.layout.alpha.to_bits());
-        cx.dispatch_besides(kernel, &bindings, &params, (m * n.div_ceil(4)).div_ceil(64))
+        cx.besides(|cx| cx.dispatch(kernel, &bindings, &params, (m * n.div_ceil(4)).div_ceil(64)))
     }
 
     /// What the last range of k writes and reads besides the operands, and whether all of it comes in vectors of four.

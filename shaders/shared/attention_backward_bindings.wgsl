@@ -1,0 +1,23 @@
+// Bindings that all kernels of attention's gradient share. V and E are what stands around the type of an element: of a vec4, or nothing.
+struct Params {
+    groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
+    qkv_at: u32, dy_at: u32, lse_at: u32, delta_at: u32, d_at: u32,
+{% if QUERY %}
+    o_at: u32,
+{% endif %}
+{% if PADDED %}
+    keys_at: u32,
+{% endif %}
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
+@group(0) @binding(2) var<storage, read> dy: array<{{ V ~ T2 ~ E }}>;
+@group(0) @binding(3) var<storage, read> lse: array<f32>;
+@group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;
+@group(0) @binding(5) var<storage, read_write> d: array<{{ V ~ T5 ~ E }}>;
+{% if QUERY %}
+@group(0) @binding(6) var<storage, read> o: array<{{ V ~ T6 ~ E }}>;
+{% endif %}
+{% if PADDED %}
+@group(0) @binding({{ 7 if QUERY else 6 }}) var<storage, read> keys: array<u32>;
+{% endif %}
