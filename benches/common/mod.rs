@@ -29,7 +29,7 @@ pub fn device() -> Result<DeviceChoice, Box<dyn Error>> {
 /// An engine on that device, which chooses kernels as `SHADERLM_AUTOTUNE` says: off, on or full.
 pub fn engine() -> Result<Engine, Box<dyn Error>> {
     let autotune = match std::env::var("SHADERLM_AUTOTUNE") {
-        Ok(word) => Autotune::from_str(&word, true)?,
+        Ok(word) => Autotune::from_str(&word, true).map_err(|e| format!("SHADERLM_AUTOTUNE: {e}"))?,
         Err(_) => Autotune::default(),
     };
     Ok(Engine::new(&EngineOptions { device: device()?, notice: true, autotune })?)
