@@ -99,7 +99,7 @@ impl Product {
     fn plan(&self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Tensor), Box<dyn Error>> {
         let (g, operands, y) = self.record()?;
         let types = operands.map(|operand| g.ty(operand).clone());
-        let mut plan = engine.compile(g, &[y], &PlanOptions { choice, ..kernels::options(precision, &operands) })?;
+        let mut plan = engine.compile(g, &[y], &PlanOptions { choices: choice.into_iter().collect(), ..kernels::options(precision, &operands) })?;
         for (seed, (operand, ty)) in operands.into_iter().zip(types).enumerate() {
             plan.set(operand, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }

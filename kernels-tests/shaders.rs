@@ -256,7 +256,7 @@ fn variants() -> BTreeMap<String, Kernel> {
             let plans = [(false, None), (true, None)].into_iter().chain((0..9).map(|choice| (false, Some(choice))));
             let precisions = if caps.f16 { vec![Precision::F32, Precision::Mixed] } else { vec![Precision::F32] };
             for ((no_fusion, choice), &precision) in plans.flat_map(|plan| precisions.iter().map(move |p| (plan, p))) {
-                let options = PlanOptions { no_fusion, choice, precision, ..PlanOptions::default() };
+                let options = PlanOptions { no_fusion, choices: choice.into_iter().collect(), precision, ..PlanOptions::default() };
                 let Ok(list) = kernels(g, wanted, &caps, &options) else {
                     assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
                     continue;
@@ -272,7 +272,7 @@ fn variants() -> BTreeMap<String, Kernel> {
             let mixed = PlanOptions { precision: Precision::Mixed, halves, ..PlanOptions::default() };
             let most = decisions(&g, &wanted, &caps, &mixed).unwrap().into_iter().map(|d| d.kernels.len()).max().unwrap();
             for choice in 0..most {
-                let options = PlanOptions { choice: Some(choice), ..mixed.clone() };
+                let options = PlanOptions { choices: vec![choice], ..mixed.clone() };
                 found.extend(kernels(&g, &wanted, &caps, &options).unwrap().into_iter().map(|kernel| (kernel.label(), kernel)));
             }
         }

@@ -166,11 +166,9 @@ fn main(
         workgroupBarrier();
 {{ put() }}        workgroupBarrier();
 {% if AHEAD %}
-        // Nothing waits for them until they are put into the tiles.
-        let next = k0 + {{ BK }}u;
-        if (next < p.k) {
-{{ fetch("next") }}        }
-{% endif %}
+        // Nothing waits for them until they are put into the tiles. The last ones are not used.
+        let next = {{ "min(k0 + " ~ BK ~ "u, p.k - " ~ BK ~ "u)" if EVEN else "k0 + " ~ BK ~ "u" }};
+{{ fetch("next") }}{% endif %}
 {% for step in range(K) %}
         {
 {% for r in range(SM) %}

@@ -187,7 +187,7 @@ impl Engine {
             Some(gpu) => {
                 let mut lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 // What is run only to choose a kernel is no part of the work.
-                let measuring = options.choice.is_some();
+                let measuring = !options.choices.is_empty();
                 if !measuring && self.tune_unasked(&graph, &lowered, options)? {
                     lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 }

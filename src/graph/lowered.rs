@@ -72,6 +72,8 @@ pub(super) fn lower(
     }
     let (mut steps, mut decisions) = (Vec::new(), Vec::new());
     let mut roundings = Roundings::default();
+    // Operations so far whose kernels the options choose.
+    let mut chosen = 0;
     for (index, node) in nodes.iter().enumerate() {
         let mut inputs: Vec<_> = node.inputs.iter().map(|t| operands[t].clone()).collect();
         let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
@@ -91,8 +93,9 @@ pub(super) fn lower(
         let results: Vec<_> = node.outputs.iter().map(|t| operands[t].clone()).collect();
         let mut lowering = Lowering::new(caps, inputs, results, roots.len());
         lowering.precision = options.precision;
-        lowering.forced = options.choice;
+        lowering.forced = options.choices.get(chosen).or(options.choices.last()).copied();
         node.op.lower(&mut lowering).map_err(in_context)?;
+        chosen += usize::from(lowering.obeyed);
         roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None, storage: Storage::F32 }));
         decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
         steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));

@@ -134,6 +134,8 @@ pub struct Lowering<'a> {
     pub precision: Precision,
     /// The kernel to take wherever there is a choice, for measuring.
     pub forced: Option<usize>,
+    /// Whether there was a choice that `forced` decided.
+    pub obeyed: bool,
     /// Choices between kernels.
     pub decisions: Vec<Decision>,
 }
@@ -172,6 +174,7 @@ impl<'a> Lowering<'a> {
             first_scratch,
             precision: Precision::F32,
             forced: None,
+            obeyed: false,
             decisions: Vec::new(),
         }
     }
@@ -219,6 +222,7 @@ impl<'a> Lowering<'a> {
             work.extend(self.inputs.iter().map(|input| format!(" {}", 8 * input.storage.bytes())));
         }
         if let Some(forced) = self.forced {
+            self.obeyed = true;
             return forced.min(kernels.len() - 1);
         }
         let measured = self.caps.tuning.best(&work, &kernels);
