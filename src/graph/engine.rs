@@ -166,7 +166,7 @@ impl Engine {
             });
         }
         let data = match &self.gpu {
-            Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.bytes())?),
+            Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.whole().bytes())?),
             None => Stored::Cpu(HostTensor::zeros(ty)),
         };
         self.variables.insert(name.into(), Variable { ty: ty.clone(), data });

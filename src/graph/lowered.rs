@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     gpu::Capabilities,
-    ops::{Decision, Dispatch, Lowering, Operand, Precision, Recorder, Storage, Tensor},
+    ops::{Decision, Dispatch, Lowering, OpError, Operand, Precision, Recorder, Storage, Tensor},
 };
 use std::collections::HashMap;
 
@@ -63,7 +63,7 @@ pub(super) fn lower(
     } else {
         fuse::fused(g, &live, outputs)
     };
-    let (mut roots, mut operands) = place(g, &nodes, outputs);
+    let (mut roots, mut operands) = place(g, &nodes, outputs)?;
     if options.precision == Precision::Mixed {
         for (root, storage) in storages(&nodes, &roots, &operands, outputs, &options.halves).into_iter().enumerate() {
             roots[root].storage = storage;
@@ -105,7 +105,7 @@ pub(super) fn lower(
 }
 
 /// A piece of memory for every tensor; views share their source's.
-fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<Tensor, Operand>) {
+fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> Result<(Vec<Root>, HashMap<Tensor, Operand>), OpError> {
     let (mut roots, mut operands): (Vec<Root>, HashMap<Tensor, Operand>) = (Vec::new(), HashMap::new());
     let mut operand = |tensor: Tensor, operands: &mut HashMap<Tensor, Operand>| {
         operands
@@ -120,12 +120,15 @@ fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<T
             })
             .clone()
     };
+    let mut beyond = Vec::new();
     for node in nodes {
         let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut operands)).collect();
         let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
         if let Some(start) = node.op.view(&types) {
             let ty = g.ty(node.outputs[0]).clone();
-            operands.insert(node.outputs[0], Operand { at: inputs[0].at + start, ty, ..inputs[0] });
+            let view = Operand { at: inputs[0].at + start, ty, ..inputs[0] };
+            beyond.push((view.root, view.at + view.ty.elements()));
+            operands.insert(node.outputs[0], view);
             continue;
         }
         for &output in &node.outputs {
@@ -135,5 +138,15 @@ fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<T
     for &tensor in outputs {
         operand(tensor, &mut operands);
     }
-    (roots, operands)
+    for (root, end) in beyond {
+        if end <= roots[root].elements {
+            continue;
+        }
+        // A variable's memory goes on behind its rows.
+        if !matches!(roots[root].leaf, Some(Leaf::Variable(_))) {
+            return Err(OpError::new("whole_rows: only a variable has rows behind its own"));
+        }
+        roots[root].elements = end;
+    }
+    Ok((roots, operands))
 }
