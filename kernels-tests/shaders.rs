@@ -161,6 +161,12 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
             wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys }).unwrap());
         }
     }
+    for (t, capacity) in [(1, 600), (2, 40), (9, 600)] {
+        let qkv = g.input("qkv", TensorType::f32([2, t, 3 * 2 * 20]));
+        let cache = g.variable(&format!("cache {t}"), TensorType::f32([2, capacity, 2 * 2 * 20])).unwrap();
+        let positions = g.input("positions", TensorType::u32([2]));
+        wanted.push(ops::attention_cached(g, qkv, cache, positions, 2).unwrap());
+    }
     let labels = g.input("labels", TensorType::u32([3, n]));
     let rows = ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap();
     wanted.push(rows);
@@ -342,9 +348,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 52] = [
+const TESTED_IN: [(&str, &str); 54] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_cooperative", "cooperative"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),

@@ -160,7 +160,6 @@ impl<'a> Gpt2<'a> {
             }
             Context::Decode { positions, capacity } => {
                 let cache = cache(g, capacity)?;
-                ops::cache_write(g, cache, qkv, positions)?;
                 ops::attention_cached(g, qkv, cache, positions, heads)?
             }
         };
