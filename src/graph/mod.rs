@@ -16,6 +16,7 @@ mod profile;
 mod record;
 mod report;
 mod tune;
+mod unpacked;
 
 pub use autodiff::gradients;
 pub use engine::{Engine, EngineOptions};
