@@ -37,6 +37,7 @@ mod mixed;
 mod mixed_cli;
 mod mse;
 mod optimizer;
+mod packed;
 mod pretrain;
 mod profile;
 mod reduce;

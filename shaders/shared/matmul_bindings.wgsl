@@ -1,5 +1,6 @@
 // Bindings that all matmul kernels share. AVEC, BVEC: a, b are arrays of vec4s; YVEC: y is, and what the epilogue reads.
 // T1, T2, ...: the types of their elements in memory; sums are in f32 whatever they are.
+// SCALED, where a kernel says it: the scales of a packed b follow the others.
 // A kernel may say A_ELEMENT and B_ELEMENT for the elements of a and b.
 {% set types = [T1, T2, T3, T4, T5, T6] %}
 {% macro elements(type, vec) %}array<{{ "vec4<" ~ type ~ ">" if vec else type }}>{% endmacro %}
@@ -17,6 +18,8 @@ struct Params {
 {% endif %}
 {% if KEEP %}    pre_at: u32,
 {% endif %}
+{% if SCALED is defined and SCALED %}    scales_at: u32,
+{% endif %}
 }
 {% set next = namespace(binding=4) %}
 @group(0) @binding(0) var<uniform> p: Params;
@@ -33,4 +36,8 @@ struct Params {
 {% endif %}
 {% if KEEP %}
 @group(0) @binding({{ next.binding }}) var<storage, read_write> pre: {{ elements(types[next.binding - 1], YVEC) }};
+{% set next.binding = next.binding + 1 %}
+{% endif %}
+{% if SCALED is defined and SCALED %}
+@group(0) @binding({{ next.binding }}) var<storage, read> scales: array<u32>;
 {% endif %}

@@ -17,6 +17,7 @@ mod reader;
 mod record;
 mod report;
 mod tune;
+mod unpacked;
 
 pub use autodiff::gradients;
 pub use engine::{Engine, EngineOptions};

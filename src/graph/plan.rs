@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu, ReadBack, Stopwatch},
-    ops::{DType, HostData, HostTensor, Precision, Recorder, Storage, Tensor, TensorType},
+    ops::{DType, HostData, HostTensor, Packing, Precision, Recorder, Storage, Tensor, TensorType},
 };
 use std::{collections::HashMap, ops::Range, sync::Arc, time::{Duration, Instant}};
 
@@ -31,6 +31,8 @@ pub struct PlanOptions {
     pub halves: Vec<Tensor>,
     /// The kernel to take wherever there is a choice, for measuring.
     pub choice: Option<usize>,
+    /// Variables in narrow storage, by name. An engine adds its own.
+    pub packed: HashMap<String, Packing>,
 }
 
 impl PlanOptions {
@@ -462,7 +464,7 @@ impl Plan {
                             crate::ops::HostData::Uint(_) => DType::U32,
                         };
                         let ty = TensorType { dtype, shape: tensor.shape.clone() };
-                        (name, Variable { ty, data: Stored::Cpu(tensor) })
+                        (name, Variable { ty, data: Stored::Cpu(tensor), packing: None })
                     })
                     .collect();
                 Ok(())

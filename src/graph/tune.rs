@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     gpu::{Autotune, GpuError, Timings},
-    ops::{self, DType, Decision, HostTensor, OpError, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
+    ops::{self, DType, Decision, HostTensor, OpError, Packed, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
 };
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,11 @@ fn compared(g: &mut Graph, output: Tensor) -> Result<(Tensor, Option<(Tensor, Ve
     Ok((ops::embedding(g, table, ids)?, Some((ids, rows))))
 }
 
+/// The variable that stands for a packed input while kernels are measured.
+fn packed_name(input: usize) -> String {
+    format!("tune.{input}")
+}
+
 /// The squared error of `found` as a part of the squared size of `expected`.
 fn error(found: &[HostTensor<f32>], expected: &[HostTensor<f32>]) -> f64 {
     let (mut off, mut size) = (0.0, 0.0);
@@ -111,6 +116,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = &self.gpu else { return Ok(Vec::new()) };
+        let options = &self.with_packed(options);
         let lowered = lower(&gpu.caps, graph, outputs, options)?;
         self.tune_within(graph, &lowered, options, None, progress)
     }
@@ -170,6 +176,18 @@ impl Engine {
 
     /// Times each kernel of a choice on an operation of these sizes.
     fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
+        let timings = self.measure_each(graph, node, decision, options);
+        (0..node.inputs.len()).for_each(|input| self.remove(&packed_name(input)));
+        timings
+    }
+
+    fn measure_each(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        decision: &Decision,
+        options: &PlanOptions,
+    ) -> Result<Timings, GraphError> {
         let mut timings = Timings::new();
         let mut expected: Option<Vec<HostTensor<f32>>> = None;
         for (choice, kernel) in decision.kernels.iter().enumerate() {
@@ -195,7 +213,17 @@ impl Engine {
         expected: &mut Option<Vec<HostTensor<f32>>>,
     ) -> Result<Option<Duration>, GraphError> {
         let mut g = Graph::new();
-        let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
+        let mut inputs = Vec::new();
+        for (i, (&input, stored)) in node.inputs.iter().zip(&decision.stored).enumerate() {
+            let ty = graph.ty(input).clone();
+            inputs.push(match stored {
+                Storage::Packed(packing) => {
+                    self.set_packed(&packed_name(i), &Packed::pack(*packing, noise(&ty, i as u32).f())?)?;
+                    g.variable(&packed_name(i), ty)?
+                }
+                _ => g.input("x", ty),
+            });
+        }
         let outputs = g.record(node.op.clone(), &inputs)?;
         let (mut read, mut samples) = (Vec::new(), Vec::new());
         for output in outputs {

@@ -13,6 +13,7 @@ pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};
 pub(crate) use elementwise::lower_rounding;
+pub(crate) use unpack::lower_unpacking;
 use std::{any::Any, fmt, sync::Arc};
 
 mod activation;
@@ -37,10 +38,12 @@ mod loss_scale;
 mod matmul;
 mod mse;
 mod optimizer;
+mod packing;
 mod reduce;
 mod sample;
 mod softmax;
 mod tokens;
+mod unpack;
 mod view;
 
 pub use activation::{relu, tanh};
@@ -59,6 +62,7 @@ pub use layer_norm::layer_norm;
 pub use loss_scale::{FIRST_LOSS_SCALE, loss_scale};
 pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
+pub use packing::{Format, Packed, Packing, Parts};
 pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
 pub use sample::{Sample, advance, likeliest, sample};
@@ -175,6 +179,11 @@ pub trait Operation: fmt::Debug + Send + Sync {
 
     /// Whether kernels can leave output `i` in 16-bit floats.
     fn half_output(&self, _i: usize) -> bool {
+        false
+    }
+
+    /// Whether kernels read input `i` packed so.
+    fn packed_input(&self, _i: usize, _packing: &Packing) -> bool {
         false
     }
 

@@ -5,6 +5,7 @@
 mod choice;
 mod cooperative;
 mod kernels;
+mod packed;
 
 use super::*;
 use crate::ops::elementwise::{is_residual_add, scale_factor};
@@ -210,9 +211,17 @@ impl Operation for MatMul {
         true
     }
 
+    fn packed_input(&self, i: usize, packing: &Packing) -> bool {
+        // Stored along k.
+        i == 1 && packing.transposed != self.layout.transpose_b && !self.layout.transpose_a
+    }
+
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let sizes = self.sizes(&cx.inputs[0].ty.shape, &cx.inputs[1].ty.shape)?;
-        kernels::lower(self, sizes, cx)
+        match cx.inputs[1].storage.packing() {
+            Some(packing) => packed::lower(self, sizes, &packing, cx),
+            None => kernels::lower(self, sizes, cx.input(1), cx),
+        }
     }
 
     host_reference!();

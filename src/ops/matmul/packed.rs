@@ -1,0 +1,132 @@
+//! Products with a weight in narrow storage: few rows straight from it, more of them from a copy that is unpacked first.
+
+use super::{MatMul, Sizes, kernels};
+use crate::{
+    gpu::{Access, Capabilities},
+    kernel,
+    ops::{
+        Format, Lowering, OpError, Operand, Packing, TensorType, Window, lower_unpacking,
+        unpack::{of_format, windows},
+    },
+};
+
+/// Up to this many rows weights are unpacked in registers; more rows would unpack them again and again.
+const FEW_ROWS: usize = 16;
+/// The most rows that a workgroup of a software adapter takes at once: it has no more registers.
+const SOFTWARE_ROWS: usize = 8;
+/// The most sums that a lane holds.
+const MOST_SUMS: usize = 32;
+/// Workgroups of one subgroup each that keep the memory of a large GPU busy.
+const BUSY: usize = 1024;
+
+/// A variant of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Variant {
+    /// Lanes of a workgroup, all along k.
+    lanes: usize,
+    /// Columns that a workgroup makes.
+    columns: usize,
+    /// Vectors of sixteen bytes that a lane takes of a row at once.
+    loads: usize,
+}
+
+impl Variant {
+    fn name(self) -> String {
+        let loads = if self.loads > 1 { format!(", {} loads", self.loads) } else { String::new() };
+        format!("packed {} lanes, {} columns{loads}", self.lanes, self.columns)
+    }
+}
+
+/// The variants for a product of so many rows at once, and the place of the one that a rule of thumb takes.
+fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -> (Vec<Variant>, usize) {
+    let lanes = caps.subgroup.map_or(if caps.software { 8 } else { 32 }, |lanes| lanes as usize);
+    let vectors = packing.row_words() / 4;
+    // All loads of a turn are of one block.
+    let pairs = matches!(packing.format, Format::Q8 { .. }) && vectors % 2 == 0;
+    let most = (MOST_SUMS / rows).clamp(1, if caps.subgroup.is_some() { lanes.min(8) } else { 8 });
+    let columns: Vec<usize> = [1, 2, 4, 8].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
+    let mut list = Vec::new();
+    for &columns in &columns {
+        for loads in if pairs { vec![1, 2] } else { vec![1] } {
+            list.push(Variant { lanes, columns, loads });
+        }
+    }
+    if !caps.software && lanes < 128 && vectors >= 128 {
+        // A large workgroup shares a long row.
+        list.extend(columns.iter().filter(|columns| **columns <= 4).map(|&columns| Variant { lanes: 128, columns, loads: 1 }));
+    }
+    let groups = |variant: &Variant| tiles * packing.rows.div_ceil(variant.columns);
+    let rule = if caps.software {
+        // Loads are what costs time there: many columns share those of a.
+        list.iter().rposition(|_| true)
+    } else {
+        let busy = |variant: &Variant| variant.lanes == lanes && variant.loads == 1 && groups(variant) >= BUSY;
+        list.iter().rposition(busy)
+    };
+    (list, rule.unwrap_or(0))
+}
+
+/// Lowers the product of `op` with sizes `s`, whose second operand is packed along k.
+pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+    if s.m > FEW_ROWS {
+        return lower_unpacked(op, s, packing, cx);
+    }
+    let most = if cx.caps.software { SOFTWARE_ROWS } else { FEW_ROWS };
+    let tiles = s.m.div_ceil(most);
+    let rows = s.m.div_ceil(tiles);
+    let (list, rule) = variants(cx.caps, packing, rows, tiles);
+    let work = format!("matmul nt {}x{}x{}", s.m, s.n, s.k);
+    let variant = list[cx.choose(work, list.iter().map(|v| v.name()).collect(), rule, s.flops())];
+    let (a, b, y) = (cx.input(0), cx.input(1), cx.output(0));
+    let next = 2 + usize::from(op.bias);
+    let vec4 = s.k % packing.format.step().max(4) == 0 && cx.vec4(s.k, &[&a.all()]);
+    for m in cx.row_ranges(s.m, s.n.max(s.k))? {
+        for n in cx.row_ranges(s.n, packing.row_words())? {
+            let (weights, scales) = windows(&b, packing, &n);
+            let like_y = |operand: &Operand| {
+                let start = m.start * s.n + n.start;
+                operand.part(start..start + (m.len() - 1) * s.n + n.len())
+            };
+            let mut bindings: Vec<(Window, Access)> = vec![a.rows(m.clone(), s.k).read(), weights.read(), like_y(&y).write()];
+            if op.bias {
+                bindings.push(cx.input(2).part(n.clone()).read());
+            }
+            if op.residual {
+                bindings.push(like_y(&cx.input(next)).read());
+            }
+            if op.keep {
+                bindings.push(like_y(&cx.output(1)).write());
+            }
+            bindings.extend(scales.map(Window::read));
+            let kernel = of_format(kernel!("matmul_packed"), packing)
+                .with("ROWS", rows as u32)
+                .with("COLS", variant.columns as u32)
+                .with("WG", variant.lanes as u32)
+                .with("LANES", cx.caps.subgroup.unwrap_or(0))
+                .with("LOADS", variant.loads as u32)
+                .with("AVEC", vec4)
+                .with("YVEC", false)
+                .with("ACC", false)
+                .with("BIAS", op.bias)
+                .with("ACT", op.activation.map_or("none", |a| a.word()))
+                .with("KEEP", op.keep)
+                .with("RESIDUAL", op.residual);
+            let (tiles_m, tiles_n) = (m.len().div_ceil(rows), n.len().div_ceil(variant.columns));
+            let mut params: Vec<u32> =
+                [m.len(), n.len(), s.k, s.k, packing.row_words() / 4, s.n, 0, 0, 0, tiles_m, tiles_n].map(|v| v as u32).to_vec();
+            params.push(op.layout.alpha.to_bits());
+            cx.dispatch(kernel, &bindings, &params, tiles_m * tiles_n)?;
+        }
+    }
+    Ok(())
+}
+
+/// The same by the kernels of products in 32 bits, with the stored rows, unpacked, as the second operand.
+fn lower_unpacked(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+    let packed = cx.input(1);
+    let copy = cx.scratch(packing.rows * packing.k);
+    cx.besides(|cx| lower_unpacking(cx, &packed, &copy, None))?;
+    let mut op = *op;
+    op.layout.transpose_b = true;
+    kernels::lower(&op, s, Operand { ty: TensorType::f32([packing.rows, packing.k]), ..copy }, cx)
+}
