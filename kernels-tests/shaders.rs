@@ -12,10 +12,10 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, AdamWTensor, Gelu, Lamb, Layout, Mask, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
+    ops::{self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
 };
 
@@ -224,6 +224,28 @@ fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
     (wanted, operands)
 }
 
+/// Products with weights in narrow storage, look-ups in them, and their copies; and how they are stored.
+fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packing>) {
+    let (mut wanted, mut packed) = (Vec::new(), HashMap::new());
+    for (name, n, k) in [("small", 9, 64), ("odd", 13, 33), ("long", 12, 4096)] {
+        let Ok(packing) = Packing::new(format, &[n, k].into(), 1) else { continue };
+        packed.insert(name.to_owned(), packing);
+        let w = g.variable(name, TensorType::f32([n, k])).unwrap();
+        let ids = g.input("ids", TensorType::u32([3]));
+        wanted.push(ops::embedding(g, w, ids).unwrap());
+        for rows in [1, 3, 16, 17] {
+            let layout = Layout { transpose_b: true, ..Layout::default() };
+            let (x, bias) = (g.input("x", TensorType::f32([rows, k])), g.input("bias", TensorType::f32([n])));
+            let plain = ops::matmul_with(g, x, w, None, layout).unwrap();
+            let y = ops::matmul_with(g, x, w, Some(bias), layout).unwrap();
+            let active = ops::gelu(g, y, Gelu::Erf).unwrap();
+            let residual = ops::add(g, plain, active).unwrap();
+            wanted.extend([y, active, residual]);
+        }
+    }
+    (wanted, packed)
+}
+
 /// Every kernel variant that the graphs above take on any of the adapters.
 fn variants() -> BTreeMap<String, Kernel> {
     let plain = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
@@ -268,6 +290,19 @@ fn variants() -> BTreeMap<String, Kernel> {
                     continue;
                 };
                 found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
+            }
+        }
+    }
+    for word in ["f32", "f16", "bf16", "q8", "q4"] {
+        for group in if word.starts_with('q') { vec![32, 64] } else { vec![1] } {
+            let mut g = Graph::new();
+            let (wanted, packed) = narrow(&mut g, Format::parse(word, group).unwrap());
+            for caps in adapters().into_iter().filter(|caps| caps.max_binding > 1 << 20) {
+                for choice in [None].into_iter().chain((0..12).map(Some)) {
+                    let options = PlanOptions { choice, packed: packed.clone(), ..PlanOptions::default() };
+                    let list = kernels(&g, &wanted, &caps, &options).unwrap();
+                    found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
+                }
             }
         }
     }
@@ -320,11 +355,9 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
 
 /// What a variant may use.
 fn allowed(label: &str) -> Allowed {
-    if label.starts_with("bench_") || label.contains("_cooperative") {
-        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX
-    } else {
-        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16
-    }
+    // Halves as halves of words: every Vulkan, Metal and DX12 has that.
+    let usual = Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::SHADER_FLOAT16_IN_FLOAT32;
+    if label.starts_with("bench_") || label.contains("_cooperative") { usual | Allowed::COOPERATIVE_MATRIX } else { usual }
 }
 
 #[test]
@@ -360,10 +393,10 @@ const TESTED_IN: [(&str, &str); 54] = [
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
     ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
+    ("matmul_packed", "packed"), ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
-    ("token_labels", "tokens"), ("token_slots", "tokens"), ("zero", "view"),
+    ("token_labels", "tokens"), ("token_slots", "tokens"), ("unpack", "packed"), ("zero", "view"),
 ];
 
 #[test]

@@ -14,7 +14,7 @@
 {% set STEP = {"f32": 4, "f16": 8, "bf16": 8, "q8": 16, "q4": 32}[FORMAT] %}
 {% set SUMS = ROWS * COLS %}
 {# Sums of four components cost nothing until the end, but registers. #}
-{% set FOURS = SUMS <= 8 %}
+{% set FOURS = FORMAT == "f32" and SUMS <= 8 %}
 {% set S = "vec4<f32>" if FOURS else "f32" %}
 {% set TEAMS = WG // LANES if LANES > 0 else 0 %}
 {% if TEAMS > 1 %}
@@ -24,7 +24,7 @@ var<workgroup> partial: array<f32, {{ WG * SUMS }}>;
 {% endif %}
 {# Vector i of four weights in a vector of sixteen bytes. #}
 {% macro four(w, i) %}
-{% if FORMAT == "f32" %}bitcast<vec4<f32>>({{ w }}){% elif FORMAT == "f16" %}vec4<f32>(unpack2x16float({{ w }}.{{ comp[2 * i] }}), unpack2x16float({{ w }}.{{ comp[2 * i + 1] }})){% elif FORMAT == "bf16" %}bitcast<vec4<f32>>(vec4<u32>({{ w }}.{{ comp[2 * i] }} << 16u, {{ w }}.{{ comp[2 * i] }} & 0xffff0000u, {{ w }}.{{ comp[2 * i + 1] }} << 16u, {{ w }}.{{ comp[2 * i + 1] }} & 0xffff0000u)){% elif FORMAT == "q8" %}vec4<f32>(unpack4xI8({{ w }}.{{ comp[i] }})){% else %}vec4<f32>(unpack4xU8({% if i % 2 == 0 %}{{ w }}.{{ comp[i // 2] }}{% else %}({{ w }}.{{ comp[i // 2] }} >> 4u){% endif %} & 0x0f0f0f0fu)){% endif %}{% endmacro %}
+{% if FORMAT == "f32" %}bitcast<vec4<f32>>({{ w }}){% elif FORMAT == "f16" %}vec4<f32>(unpack2x16float({{ w }}.{{ comp[2 * i] }}), unpack2x16float({{ w }}.{{ comp[2 * i + 1] }})){% elif FORMAT == "bf16" %}bitcast<vec4<f32>>(vec4<u32>({{ w }}.{{ comp[2 * i] }} << 16u, {{ w }}.{{ comp[2 * i] }} & 0xffff0000u, {{ w }}.{{ comp[2 * i + 1] }} << 16u, {{ w }}.{{ comp[2 * i + 1] }} & 0xffff0000u)){% elif FORMAT == "q8" %}vec4<f32>(unpack4xI8({{ w }}.{{ comp[i] }})){% else %}vec4<f32>(unpack4xI8({% if i % 2 == 0 %}{{ w }}.{{ comp[i // 2] }}{% else %}({{ w }}.{{ comp[i // 2] }} >> 4u){% endif %} & 0x0f0f0f0fu)){% endif %}{% endmacro %}
 {# sum + a b #}
 {% macro add(sum, a, b) %}{{ "fma(" ~ a ~ ", " ~ b ~ ", " ~ sum ~ ")" if FOURS else sum ~ " + dot(" ~ a ~ ", " ~ b ~ ")" }}{% endmacro %}
 {% macro times(sum, factor, before) %}{{ "fma(" ~ sum ~ ", " ~ ("vec4<f32>(" ~ factor ~ ")" if FOURS else factor) ~ ", " ~ before ~ ")" }}{% endmacro %}
