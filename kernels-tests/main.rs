@@ -43,6 +43,7 @@ mod profile;
 mod reduce;
 mod sample;
 mod shaders;
+mod skinny;
 mod softmax;
 mod tasks;
 mod text;

@@ -53,6 +53,7 @@ pub struct GenerationStats {
 const TOKENS: &str = "generate.tokens";
 const POSITIONS: &str = "generate.positions";
 const RNG: &str = "generate.rng";
+const STEPS: &str = "generate.steps";
 const HISTORY: &str = "generate.history";
 const SEEN: &str = "generate.seen";
 
@@ -108,7 +109,7 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
     ) -> Result<Self, GraphError> {
         // An earlier generation may have left its own, of other sizes.
-        for name in [TOKENS, POSITIONS, RNG, HISTORY, SEEN] {
+        for name in [TOKENS, POSITIONS, RNG, STEPS, HISTORY, SEEN] {
             engine.remove(name);
         }
         (0..config.n_layer).for_each(|layer| engine.remove(&cache_name(layer)));
@@ -117,8 +118,9 @@ impl<'a> Generator<'a> {
         let ids = ops::reshape(&mut g, state.tokens, [batch, 1])?;
         let model = Gpt2::new(config);
         let context = Context::Decode { positions: state.positions, capacity };
-        let states = model.hidden_states(&mut g, ids, context)?;
-        let hidden = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
+        let states = model.residual_stream(&mut g, ids, context)?;
+        let rows = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
+        let hidden = model.last_norm(&mut g, rows)?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &sampling)?;
         let decode = engine.compile(g, &[], &PlanOptions::named("decode"))?;
@@ -127,7 +129,7 @@ impl<'a> Generator<'a> {
         // Of the tables that tokens are looked up in, a step reads a few rows.
         let tables = config.n_positions + if config.tie_word_embeddings { 0 } else { config.vocab_size };
         let seen = if state.seen.is_some() { batch * config.vocab_size } else { 0 };
-        let besides = 4 * (tables * config.n_embd + seen + batch * (RING + 2) + 2) as u64 + cache_bytes * capacity as u64;
+        let besides = 4 * (tables * config.n_embd + seen + batch * (RING + 3) + 2) as u64 + cache_bytes * capacity as u64;
         let weight_bytes = plan.variable_bytes.saturating_sub(besides);
         let stats = GenerationStats { plan, weight_bytes, cache_bytes, ..GenerationStats::default() };
         let ring = TensorType::u32([batch, RING]);
@@ -173,9 +175,10 @@ impl<'a> Generator<'a> {
         let begin = g.input("begin", TensorType::u32([batch]));
         let model = Gpt2::new(config);
         let context = Context::Prompt { positions: begin, capacity: self.capacity };
-        let states = model.hidden_states(&mut g, ids, context)?;
+        let states = model.residual_stream(&mut g, ids, context)?;
         let rows = ops::reshape(&mut g, states[states.len() - 1], [batch * time, config.n_embd])?;
-        let hidden = ops::embedding(&mut g, rows, last)?;
+        let rows = ops::embedding(&mut g, rows, last)?;
+        let hidden = model.last_norm(&mut g, rows)?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &self.sampling)?;
         let mut plan = self.engine.compile(g, &[], &PlanOptions::named("prompt"))?;
@@ -191,7 +194,8 @@ impl<'a> Generator<'a> {
         plan.set(last, HostTensor::uints([batch], places))?;
         // The sampling step advances positions by one: to the prompts' lengths.
         self.engine.set(POSITIONS, &HostTensor::uints([batch], prompts.iter().map(at).collect()))?;
-        self.engine.set(RNG, &HostTensor::uints([2], vec![self.sampling.seed, self.sampled as u32]))?;
+        self.engine.set(RNG, &HostTensor::uints([2], vec![self.sampling.seed, 0]))?;
+        self.engine.set(STEPS, &HostTensor::uints([batch], vec![self.sampled as u32; batch]))?;
         if state.seen.is_some() {
             let vocab = config.vocab_size;
             let mut seen = vec![0; batch * vocab];
@@ -321,6 +325,7 @@ struct State {
     tokens: Tensor,
     positions: Tensor,
     rng: Tensor,
+    steps: Tensor,
     history: Tensor,
     seen: Option<Tensor>,
 }
@@ -336,6 +341,7 @@ impl State {
             tokens: g.variable(TOKENS, TensorType::u32([batch]))?,
             positions: g.variable(POSITIONS, TensorType::u32([batch]))?,
             rng: g.variable(RNG, TensorType::u32([2]))?,
+            steps: g.variable(STEPS, TensorType::u32([batch]))?,
             history: g.variable(HISTORY, TensorType::u32([batch, RING]))?,
             seen,
         })
@@ -349,7 +355,8 @@ impl State {
             top_p: sampling.top_p,
             repetition_penalty: sampling.repetition_penalty,
         };
-        let chosen = ops::sample(g, logits, self.seen, self.rng, rule)?;
-        ops::advance(g, chosen, self.tokens, self.positions, self.rng, self.history)
+        let state = Some([self.tokens, self.positions, self.history]);
+        let decoding = ops::Decoding { rng: self.rng, steps: self.steps, text_rows: 1, seen: self.seen, state };
+        ops::choose(g, logits, &decoding, rule).map(|_| ())
     }
 }
