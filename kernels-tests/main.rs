@@ -40,6 +40,7 @@ mod optimizer;
 mod packed;
 mod pretrain;
 mod profile;
+mod quantize;
 mod reduce;
 mod sample;
 mod shaders;

@@ -198,6 +198,10 @@ fn few_rows_read_packed_weights_and_nothing_else() {
         assert_eq!(g.ty(y).shape.0, [rows, 40]);
         let labels: Vec<_> = kernels(&g, &[y], engine().capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
         assert_eq!(labels[0].starts_with("unpack{"), copied, "{labels:?}");
+        // In 32 bits it needs no copy.
+        let packing = Packing::new(Format::F32, &[64, 40].into(), 0).unwrap();
+        let dense = PlanOptions { packed: [("w".to_owned(), packing)].into(), ..PlanOptions::default() };
+        assert_eq!(kernels(&g, &[y], engine().capabilities().unwrap(), &dense).unwrap().len(), 1);
         assert!(copied || labels.iter().all(|label| label.starts_with("matmul_packed{") && label.contains("FORMAT=q4")), "{labels:?}");
     }
 }

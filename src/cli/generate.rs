@@ -7,9 +7,8 @@ use super::{
 };
 use shaderlm::{
     models::{
-        Missing, Model, ModelError, SHAKESPEARE,
+        Model, ModelError, SHAKESPEARE, WeightFormat,
         generate::{GenerationStats, Generator, SMOOTH, Sampling},
-        gpt2::parameters,
     },
     text::{TextStream, Tokenizer},
 };
@@ -33,9 +32,12 @@ pub struct Generate {
     /// More prompts, run as one batch and printed one after another
     #[arg(long = "prompt", value_name = "PROMPT")]
     prompts: Vec<String>,
-    /// A folder, or a repository of the Hub such as openai-community/gpt2; by default the model in this program
-    #[arg(long, value_name = "DIR|REPO")]
+    /// A folder, a repository of the Hub such as openai-community/gpt2, or a GGUF file; by default the model in this program
+    #[arg(long, value_name = "DIR|REPO|GGUF")]
     model: Option<String>,
+    /// Store weights so on the device: narrow ones are read sooner; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
     /// Most tokens to write; 200 by default, or what the model's context has room for
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -125,7 +127,7 @@ impl Generate {
             ));
         }
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
+        model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,

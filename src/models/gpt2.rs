@@ -79,6 +79,19 @@ pub fn parameters(config: &Gpt2Config) -> Vec<Parameter> {
     all
 }
 
+/// The dimension along which products with the weight `name` add up; `None` of what is no product's weight. Such weights can be in
+/// narrow storage.
+pub fn product_dimension(name: &str) -> Option<usize> {
+    let linear = ["attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"];
+    if linear.iter().any(|end| name.ends_with(end)) {
+        return Some(0);
+    }
+    HEAD.contains(&name).then_some(1)
+}
+
+/// The token table, and the head where that is another.
+pub const HEAD: [&str; 2] = ["transformer.wte.weight", "lm_head.weight"];
+
 /// The variable that holds a block's keys and values during decoding.
 pub(super) fn cache_name(layer: usize) -> String {
     format!("cache.{layer}")

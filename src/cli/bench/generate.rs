@@ -12,12 +12,12 @@ use shaderlm::{
     gpu::{Ceilings, DeviceChoice, Effort},
     graph::Engine,
     models::{
-        Gpt2Config, Missing, Model, SHAKESPEARE,
+        Gpt2Config, Model, SHAKESPEARE, WeightFormat,
         generate::{Generator, LONGEST, SMOOTH, Sampling},
-        gpt2::parameters,
+        gpt2::{parameters, product_dimension},
         initialise,
     },
-    ops::{Format, Packed, Packing},
+    ops::{Packed, Packing},
     plot::{Axes, Line, svg},
 };
 use std::{io::Write, path::PathBuf, time::{Duration, Instant}};
@@ -39,9 +39,9 @@ pub struct BenchGenerate {
     /// A GPT-2 with random weights
     #[arg(long, value_parser = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1.5b"])]
     size: Option<String>,
-    /// How the matrices of --size are stored
-    #[arg(long, value_parser = ["f32", "f16", "bf16", "q8", "q4"], requires = "size")]
-    weights: Option<String>,
+    /// Store weights so on the device; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
     /// Tokens of each prompt
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
     prompt_tokens: usize,
@@ -151,20 +151,17 @@ impl BenchGenerate {
         let named = self.size.as_ref().and_then(|size| Some((size, Gpt2Config::named(size.strip_prefix("gpt2-")?)?)));
         if let Some((size, config)) = named {
             initialise(&parameters(&config), engine, 0)?;
-            let format = self.weights.as_ref().and_then(|word| Format::parse(word, 32));
-            for parameter in parameters(&config).iter().filter(|p| p.shape.rank() == 2) {
-                let (Some(format), Some(values)) = (format, engine.get(&parameter.name)?) else { continue };
-                // Tables hold rows of what products add up.
-                let along = usize::from(parameter.name.ends_with("wte.weight") || parameter.name.ends_with("wpe.weight"));
+            let format = self.weights.unwrap_or(WeightFormat::F32).of(32);
+            for parameter in parameters(&config) {
+                let (Some(along), Some(values)) = (product_dimension(&parameter.name), engine.get(&parameter.name)?) else { continue };
                 let packing = Packing::new(format, &parameter.shape, along)?;
                 engine.set_packed(&parameter.name, &Packed::pack(packing, values.f())?)?;
             }
-            let stored = self.weights.as_deref().unwrap_or("f32");
-            return Ok((format!("{size} (random weights, {stored})"), config));
+            return Ok((format!("{size} (random weights, {})", format.word()), config));
         }
         let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
         let config = model.gpt2()?.clone();
-        model.upload(engine, &parameters(&config), Missing::Refuse)?;
+        model.upload_narrow(engine, &config, self.weights.map(|format| format.of(32)))?;
         Ok((model.place().to_owned(), config))
     }
 

@@ -5,7 +5,8 @@ use crate::{
     gpu::{Access, Capabilities},
     kernel,
     ops::{
-        Format, Lowering, OpError, Operand, Packing, TensorType, Window, layer_norm::Normalised, lower_unpacking, sample::SampleRows,
+        Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window, layer_norm::Normalised, lower_unpacking,
+        sample::SampleRows,
         unpack::{of_format, windows},
     },
 };
@@ -183,11 +184,28 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
     Ok(slots)
 }
 
+/// How kernels of products in 32 bits read the stored rows where these need no unpacking.
+fn plain(caps: &Capabilities, packing: &Packing) -> Option<Storage> {
+    match packing.format {
+        Format::F32 if packing.k % 4 == 0 => Some(Storage::F32),
+        // A software adapter is slow with 16-bit floats.
+        Format::F16 if packing.k % 8 == 0 && caps.f16 && !caps.software => Some(Storage::F16),
+        _ => None,
+    }
+}
+
 /// The same by the kernels of products in 32 bits, with the stored rows, unpacked, as the second operand.
 fn lower_unpacked(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let packed = cx.input(1);
-    let copy = cx.scratch(packing.rows * packing.k);
-    cx.besides(|cx| lower_unpacking(cx, &packed, &copy, None))?;
+    let copy = match plain(cx.caps, packing) {
+        // It is what kernels read already.
+        Some(storage) => Operand { storage, ..packed },
+        None => {
+            let copy = cx.scratch(packing.rows * packing.k);
+            cx.besides(|cx| lower_unpacking(cx, &packed, &copy, None))?;
+            copy
+        }
+    };
     let mut op = *op;
     op.layout.transpose_b = true;
     kernels::lower(&op, s, Operand { ty: TensorType::f32([packing.rows, packing.k]), ..copy }, cx)
