@@ -6,7 +6,7 @@ use clap::Parser;
 use common::{Case, Figure, Numbers, Output, Report, Shape, kernels, round_noise, run_plan};
 use shaderlm::{
     graph::{Engine, Graph, Plan, PlanOptions},
-    ops::{self, HostTensor, Layout, Precision, Recorder, Tensor, TensorType},
+    ops::{self, Format, HostTensor, Layout, Packed, Packing, Precision, Recorder, Tensor, TensorType},
 };
 use std::{error::Error, str::FromStr};
 
@@ -27,6 +27,9 @@ struct Args {
     /// What may be rounded: with mixed, operands are stored in 16 bits
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
+    /// Store the second operand so: f32 (along k), f16, bf16, q8, q4
+    #[arg(long, value_parser = format)]
+    weights: Option<Format>,
     /// Each kernel that can do a product, one after the other, checked against the simplest; one that fails or is wrong is a line,
     /// too
     #[arg(long)]
@@ -44,6 +47,12 @@ struct Product {
     n: usize,
     k: usize,
     layout: String,
+    /// How the second operand is stored, if it is a weight in narrow storage.
+    weights: Option<Format>,
+}
+
+fn format(word: &str) -> Result<Format, String> {
+    Format::parse(word, 32).ok_or_else(|| "f32, f16, bf16, q8 and q4 are known".into())
 }
 
 impl FromStr for Product {
@@ -53,7 +62,7 @@ impl FromStr for Product {
         let layout = parts.get(3).copied().unwrap_or("nn");
         let sizes: Vec<usize> = parts.iter().take(3).filter_map(|p| p.parse().ok()).filter(|&n| n > 0).collect();
         match sizes[..] {
-            [m, n, k] if parts.len() <= 4 && ["nn", "nt", "tn"].contains(&layout) => Ok(Self { m, n, k, layout: layout.into() }),
+            [m, n, k] if parts.len() <= 4 && ["nn", "nt", "tn"].contains(&layout) => Ok(Self { m, n, k, layout: layout.into(), weights: None }),
             _ => Err("a product is M,N,K or M,N,K,nn|nt|tn".into()),
         }
     }
@@ -67,13 +76,13 @@ fn of_model(s: &Numbers, rows: usize) -> Vec<(&'static str, Product)> {
     let mut found = Vec::new();
     for (name, input, output) in layers {
         let [forward, backward] = if s.weights_in_out { ["nn", "nt"] } else { ["nt", "nn"] };
-        let product = |m, n, k, layout: &str| (name, Product { m, n, k, layout: layout.into() });
+        let product = |m, n, k, layout: &str| (name, Product { m, n, k, layout: layout.into(), weights: None });
         found.push(product(rows, output, input, forward));
         found.push(product(rows, input, output, backward));
         let [m, n] = if s.weights_in_out { [input, output] } else { [output, input] };
         found.push(product(m, n, rows, "tn"));
     }
-    let head = |m, n, k, layout: &str| ("head", Product { m, n, k, layout: layout.into() });
+    let head = |m, n, k, layout: &str| ("head", Product { m, n, k, layout: layout.into(), weights: None });
     found.push(head(rows, s.vocab, s.embedding, "nt"));
     found.push(head(rows, s.embedding, s.vocab, "nn"));
     found.push(head(s.vocab, s.embedding, rows, "tn"));
@@ -82,7 +91,8 @@ fn of_model(s: &Numbers, rows: usize) -> Vec<(&'static str, Product)> {
 
 impl Product {
     fn name(&self) -> String {
-        format!("{},{},{},{}", self.m, self.n, self.k, self.layout)
+        let weights = self.weights.map(|format| format!(" {format}")).unwrap_or_default();
+        format!("{},{},{},{}{weights}", self.m, self.n, self.k, self.layout)
     }
 
     /// The product as a graph, and its operands.
@@ -90,25 +100,47 @@ impl Product {
         let layout = Layout { transpose_a: self.layout == "tn", transpose_b: self.layout == "nt", ..Layout::default() };
         let mut g = Graph::new();
         let a = g.input("a", TensorType::f32(if layout.transpose_a { [self.k, self.m] } else { [self.m, self.k] }));
-        let b = g.input("b", TensorType::f32(if layout.transpose_b { [self.n, self.k] } else { [self.k, self.n] }));
+        let ty = TensorType::f32(if layout.transpose_b { [self.n, self.k] } else { [self.k, self.n] });
+        let b = if self.weights.is_some() { g.variable(&self.name(), ty)? } else { g.input("b", ty) };
         let y = ops::matmul_with(&mut g, a, b, None, layout)?;
         Ok((g, [a, b], y))
+    }
+
+    /// How it is planned.
+    fn options(&self, precision: Precision, operands: &[Tensor]) -> Result<PlanOptions, Box<dyn Error>> {
+        let mut options = kernels::options(precision, operands);
+        if let Some(format) = self.weights {
+            let shape = if self.layout == "nt" { [self.n, self.k] } else { [self.k, self.n] };
+            let packing = Packing::new(format, &shape.into(), usize::from(self.layout == "nt"))?;
+            options.packed.insert(self.name(), packing);
+        }
+        Ok(options)
     }
 
     /// A plan of it that is ready to run, and its result's place; by kernel number `choice`, if one is given.
     fn plan(&self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Tensor), Box<dyn Error>> {
         let (g, operands, y) = self.record()?;
         let types = operands.map(|operand| g.ty(operand).clone());
-        let mut plan = engine.compile(g, &[y], &PlanOptions { choices: choice.into_iter().collect(), ..kernels::options(precision, &operands) })?;
+        let options = self.options(precision, &operands)?;
+        if let Some(packing) = options.packed.get(&self.name()) {
+            engine.set_packed(&self.name(), &Packed::pack(*packing, &round_noise(self.n * self.k, 2))?)?;
+        }
+        let mut plan = engine.compile(g, &[y], &PlanOptions { choices: choice.into_iter().collect(), ..options })?;
         for (seed, (operand, ty)) in operands.into_iter().zip(types).enumerate() {
             plan.set(operand, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }
         Ok((plan, y))
     }
 
+    /// Bytes of a weight in narrow storage, which are what counts where rows are few.
+    fn bytes(&self) -> f64 {
+        let options = self.options(Precision::F32, &[]);
+        options.map_or(0.0, |options| options.packed.values().map(|packing| packing.bytes() as f64).sum())
+    }
+
     fn case<'a>(&self, plan: Plan, series: String, name: String) -> Case<'a> {
         let volume = self.m as f64 * self.n as f64 * self.k as f64;
-        Case { series, name, size: volume.cbrt(), flops: 2.0 * volume, bytes: 0.0, run: run_plan(plan) }
+        Case { series, name, size: volume.cbrt(), flops: 2.0 * volume, bytes: self.bytes(), run: run_plan(plan) }
     }
 }
 
@@ -121,7 +153,7 @@ fn case<'a>(engine: &mut Engine, precision: Precision, series: String, label: &s
 /// Times each kernel of a product.
 fn each_kernel(engine: &mut Engine, precision: Precision, p: &Product, report: &mut Report) -> Result<(), Box<dyn Error>> {
     let (g, operands, y) = p.record()?;
-    let list = kernels::lists(engine, &g, &[y], &kernels::options(precision, &operands))?.into_iter().next();
+    let list = kernels::lists(engine, &g, &[y], &p.options(precision, &operands)?)?.into_iter().next();
     let names = list.unwrap_or_else(|| vec!["the only kernel".to_owned()]);
     let plan = |engine: &mut Engine, choice| p.plan(engine, precision, Some(choice)).map(|(plan, y)| (plan, vec![y]));
     kernels::each(engine, report, (&p.name(), WRONG), &names, plan, |plan, name| p.case(plan, p.name(), name))
@@ -131,7 +163,8 @@ fn each_kernel(engine: &mut Engine, precision: Precision, p: &Product, report: &
 const WRONG: f64 = 1e-8;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args = Args::parse();
+    let mut args = Args::parse();
+    args.products.iter_mut().for_each(|product| product.weights = args.weights);
     let mut engine = common::engine()?;
     if args.paced {
         let [product] = &args.products[..] else { return Err("--paced takes one product".into()) };
@@ -140,7 +173,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut groups: Vec<Vec<(String, &str, Product)>> = Vec::new();
     for side in &args.squares {
-        let square = |layout: &str| Product { m: *side, n: *side, k: *side, layout: layout.into() };
+        let square = |layout: &str| Product { m: *side, n: *side, k: *side, layout: layout.into(), weights: None };
         groups.push(["nn", "nt", "tn"].map(|layout| (format!("square {layout}"), "", square(layout))).to_vec());
     }
     for model in &args.model {

@@ -3,7 +3,7 @@
 use shaderlm::{
     gpu::{DeviceChoice, Gpu, GpuOptions},
     graph::{Engine, Graph, PlanOptions, evaluate, gradients},
-    ops::{self, HostData, HostTensor, OpError, Precision, Recorder, Tensor, TensorType, random::threefry},
+    ops::{self, HostData, HostTensor, OpError, Packed, Precision, Recorder, Tensor, TensorType, random::threefry},
     train::{Optimizer, Schedule, ScheduleShape, Settings},
 };
 use std::{
@@ -81,6 +81,7 @@ pub struct Case {
     pub g: Graph,
     feeds: Vec<(Tensor, HostTensor<f32>)>,
     variables: Vec<(String, Tensor, HostTensor<f32>)>,
+    packed: Vec<(String, Packed)>,
     seed: u32,
 }
 
@@ -142,6 +143,13 @@ impl Case {
         tensor
     }
 
+    /// A variable in narrow storage; what it stands for counts in the reference.
+    pub fn packed(&mut self, name: &str, value: Packed) -> Tensor {
+        let tensor = self.variable(name, HostTensor::floats(value.packing().shape(), value.unpack()));
+        self.packed.push((name.into(), value));
+        tensor
+    }
+
     /// Runs on the adapter and in f64, and compares `outputs` and all variables. `what` is for the message.
     pub fn check(self, what: &str, outputs: &[Tensor], bound: Bound) {
         self.check_on(engine(), None, what, outputs, bound);
@@ -159,6 +167,9 @@ impl Case {
 
         for (name, _, value) in &self.variables {
             engine.set(name, value).expect("the variable fits");
+        }
+        for (name, value) in &self.packed {
+            engine.set_packed(name, value).expect("the variable fits");
         }
         let fed = self.feeds;
         let options = PlanOptions { sentinel: SENTINEL, ..options };

@@ -12,10 +12,10 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, AdamWTensor, Gelu, Lamb, Layout, Mask, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
+    ops::{self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
 };
 
@@ -113,17 +113,18 @@ fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> 
         (ops::reshape(g, tokens, [batch, 1]).unwrap(), Context::Decode { positions, capacity })
     };
     let model = Gpt2::new(config);
-    let states = model.hidden_states(g, ids, context).unwrap();
+    let states = model.residual_stream(g, ids, context).unwrap();
     let last = *states.last().unwrap();
     let rows = g.ty(last).shape.rows();
     let flat = ops::reshape(g, last, [rows, config.n_embd]).unwrap();
-    let hidden = ops::embedding(g, flat, positions).unwrap();
+    let flat = ops::embedding(g, flat, positions).unwrap();
+    let hidden = model.last_norm(g, flat).unwrap();
     let logits = model.head(g, hidden).unwrap();
     let seen = (rule.repetition_penalty != 1.0)
         .then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
-    let chosen = ops::sample(g, logits, seen, rng, rule).unwrap();
-    ops::advance(g, chosen, tokens, positions, rng, history).unwrap();
-    vec![chosen]
+    let steps = g.variable("steps", TensorType::u32([batch])).unwrap();
+    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]) };
+    vec![ops::choose(g, logits, &decoding, rule).unwrap()]
 }
 
 /// Operations that no model uses yet, and products of every layout and size.
@@ -158,8 +159,15 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         for heads in [1, 2] {
             let qkv = g.input("qkv", TensorType::f32([2, 9, 6 * n * heads]));
             let keys = (heads == 1).then(|| g.input("keys", TensorType::u32([2, 9])));
-            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys }).unwrap());
+            let band = (causal && heads == 1).then_some(4);
+            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys, band }).unwrap());
         }
+    }
+    for (t, capacity) in [(1, 600), (2, 40), (9, 600)] {
+        let qkv = g.input("qkv", TensorType::f32([2, t, 3 * 2 * 20]));
+        let cache = g.variable(&format!("cache {t}"), TensorType::f32([2, capacity, 2 * 2 * 20])).unwrap();
+        let positions = g.input("positions", TensorType::u32([2]));
+        wanted.push(ops::attention_cached(g, qkv, cache, positions, 2).unwrap());
     }
     let labels = g.input("labels", TensorType::u32([3, n]));
     let rows = ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap();
@@ -210,12 +218,47 @@ fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
     for (d, causal) in [(64, true), (80, false), (128, true)] {
         let qkv = g.input("qkv", TensorType::f32([2, 70, 3 * d]));
         let keys = (d < 128).then(|| g.input("keys", TensorType::u32([2, 70])));
-        let y = ops::attention(g, qkv, 1, Mask { causal, keys }).unwrap();
+        let y = ops::attention(g, qkv, 1, Mask { causal, keys, band: (d == 128).then_some(9) }).unwrap();
         let loss = ops::sum(g, y).unwrap();
         wanted.extend(gradients(g, loss, &[qkv]).unwrap().into_iter().flatten());
         operands.push(qkv);
     }
     (wanted, operands)
+}
+
+/// Products with weights in narrow storage, look-ups in them, and their copies; and how they are stored.
+fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packing>) {
+    let (mut wanted, mut packed) = (Vec::new(), HashMap::new());
+    for (name, n, k) in [("small", 9, 64), ("odd", 13, 33), ("long", 12, 4096)] {
+        let Ok(packing) = Packing::new(format, &[n, k].into(), 1) else { continue };
+        packed.insert(name.to_owned(), packing);
+        let w = g.variable(name, TensorType::f32([n, k])).unwrap();
+        let ids = g.input("ids", TensorType::u32([3]));
+        wanted.push(ops::embedding(g, w, ids).unwrap());
+        for rows in [1, 3, 16, 17] {
+            let layout = Layout { transpose_b: true, ..Layout::default() };
+            let (x, bias) = (g.input("x", TensorType::f32([rows, k])), g.input("bias", TensorType::f32([n])));
+            let plain = ops::matmul_with(g, x, w, None, layout).unwrap();
+            let y = ops::matmul_with(g, x, w, Some(bias), layout).unwrap();
+            let active = ops::gelu(g, y, Gelu::Erf).unwrap();
+            let residual = ops::add(g, plain, active).unwrap();
+            wanted.extend([y, active, residual]);
+            // With a norm before, and a draw after.
+            let [gamma, beta] = [0, 1].map(|_| g.input("norm", TensorType::f32([k])));
+            let h = ops::layer_norm(g, x, gamma, beta, 1e-5).unwrap();
+            wanted.push(ops::matmul_with(g, h, w, Some(bias), layout).unwrap());
+            for temperature in [0.0, 1.0] {
+                let h = ops::layer_norm(g, x, gamma, beta, 1e-5).unwrap();
+                let logits = ops::matmul_with(g, h, w, None, layout).unwrap();
+                let (rng, steps) = (g.input("rng", TensorType::u32([2])), g.input("steps", TensorType::u32([rows])));
+                let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: None };
+                wanted.push(ops::choose(g, logits, &decoding, Sample::plain(temperature)).unwrap());
+                let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
+                wanted.push(ops::sample(g, logits, None, rng, Sample::plain(temperature)).unwrap());
+            }
+        }
+    }
+    (wanted, packed)
 }
 
 /// Every kernel variant that the graphs above take on any of the adapters.
@@ -262,6 +305,19 @@ fn variants() -> BTreeMap<String, Kernel> {
                     continue;
                 };
                 found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
+            }
+        }
+    }
+    for word in ["f32", "f16", "bf16", "q8", "q4"] {
+        for group in if word.starts_with('q') { vec![32, 64] } else { vec![1] } {
+            let mut g = Graph::new();
+            let (wanted, packed) = narrow(&mut g, Format::parse(word, group).unwrap());
+            for caps in adapters().into_iter().filter(|caps| caps.max_binding > 1 << 20) {
+                for choice in [None].into_iter().chain((0..12).map(Some)) {
+                    let options = PlanOptions { choices: choice.into_iter().collect(), packed: packed.clone(), ..PlanOptions::default() };
+                    let list = kernels(&g, &wanted, &caps, &options).unwrap();
+                    found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
+                }
             }
         }
     }
@@ -314,11 +370,9 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
 
 /// What a variant may use.
 fn allowed(label: &str) -> Allowed {
-    if label.starts_with("bench_") || label.contains("_cooperative") {
-        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::COOPERATIVE_MATRIX
-    } else {
-        Allowed::SUBGROUP | Allowed::SHADER_FLOAT16
-    }
+    // Halves as halves of words: every Vulkan, Metal and DX12 has that.
+    let usual = Allowed::SUBGROUP | Allowed::SHADER_FLOAT16 | Allowed::SHADER_FLOAT16_IN_FLOAT32;
+    if label.starts_with("bench_") || label.contains("_cooperative") { usual | Allowed::COOPERATIVE_MATRIX } else { usual }
 }
 
 #[test]
@@ -342,9 +396,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 52] = [
-    ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_cooperative", "cooperative"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+const TESTED_IN: [(&str, &str); 56] = [
+    ("activation", "activation"), ("adamw", "optimizer"), ("attention", "attention"),
+    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
@@ -354,10 +408,10 @@ const TESTED_IN: [(&str, &str); 52] = [
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
     ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
+    ("matmul_packed", "packed"), ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"), ("sample_best", "skinny"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
-    ("token_labels", "tokens"), ("token_slots", "tokens"), ("zero", "view"),
+    ("token_labels", "tokens"), ("token_slots", "tokens"), ("unpack", "packed"), ("zero", "view"),
 ];
 
 #[test]

@@ -1,9 +1,14 @@
 //! `shaderlm forward`
 
-use super::{CliResult, common::DeviceArgs, io, profile::ProfileArgs};
+use super::{
+    CliResult,
+    common::{DeviceArgs, refuse},
+    io,
+    profile::ProfileArgs,
+};
 use shaderlm::{
     graph::{Graph, GraphError, Plan, PlanOptions},
-    models::{Head, Missing, Mode, Model, Recording},
+    models::{Config, Head, Missing, Mode, Model, Recording, WeightFormat, with_article},
     ops::HostTensor,
 };
 use std::path::PathBuf;
@@ -16,9 +21,12 @@ use std::path::PathBuf;
 /// the inputs are [batch, choices, time].
 #[derive(clap::Args)]
 pub struct Forward {
-    /// A folder with config.json and model.safetensors, or a repository of the Hub
-    #[arg(long, value_name = "DIR|REPO")]
+    /// A folder with config.json and model.safetensors, a repository of the Hub, or a GPT-2's GGUF file
+    #[arg(long, value_name = "DIR|REPO|GGUF")]
     model: String,
+    /// Store a GPT-2's weights so on the device; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
     /// A safetensors file with input_ids
     #[arg(long, value_name = "IN.safetensors")]
     input: PathBuf,
@@ -62,7 +70,11 @@ impl Forward {
         let head = chosen_head(&model, self.head.as_deref())?;
         let input = io::Input::read(&self.input, &model, head)?;
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine, &model.parameters(head)?, Missing::Refuse)?;
+        match &model.config {
+            Config::Gpt2(config) => model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?,
+            other if self.weights.is_some() => return refuse(format!("--weights is for a gpt2; this is {}", with_article(other.kind()))),
+            _ => drop(model.upload(&mut engine, &model.parameters(head)?, Missing::Refuse)?),
+        }
 
         let mut g = Graph::new();
         let recording = model.record(&mut g, head, input.inputs(), Mode::default())?;

@@ -7,15 +7,14 @@ use super::{
 };
 use shaderlm::{
     models::{
-        Missing, Model, ModelError, SHAKESPEARE,
-        generate::{GenerationStats, Generator, Sampling},
-        gpt2::parameters,
+        Model, ModelError, SHAKESPEARE, WeightFormat,
+        generate::{GenerationStats, Generator, SMOOTH, Sampling},
     },
     text::{TextStream, Tokenizer},
 };
 use std::{
     io::{IsTerminal, Read, Write},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Write text that continues a prompt
@@ -33,9 +32,12 @@ pub struct Generate {
     /// More prompts, run as one batch and printed one after another
     #[arg(long = "prompt", value_name = "PROMPT")]
     prompts: Vec<String>,
-    /// A folder, or a repository of the Hub such as openai-community/gpt2; by default the model in this program
-    #[arg(long, value_name = "DIR|REPO")]
+    /// A folder, a repository of the Hub such as openai-community/gpt2, or a GGUF file; by default the model in this program
+    #[arg(long, value_name = "DIR|REPO|GGUF")]
     model: Option<String>,
+    /// Store weights so on the device: narrow ones are read sooner; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
     /// Most tokens to write; 200 by default, or what the model's context has room for
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -77,11 +79,6 @@ pub struct Generate {
     #[command(flatten)]
     profile: ProfileArgs,
 }
-
-/// A reader should see something at least this often.
-const SMOOTH: Duration = Duration::from_millis(50);
-/// No submission should take longer, lest a watchdog take it for hung.
-const LONGEST: Duration = Duration::from_millis(250);
 
 /// One text of the batch.
 struct Row<'a> {
@@ -130,7 +127,7 @@ impl Generate {
             ));
         }
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
+        model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?;
         let sampling = Sampling {
             temperature: self.temperature,
             top_k: self.top_k,
@@ -211,7 +208,9 @@ impl Generate {
         limits: &Limits,
     ) -> CliResult {
         let streaming = !self.json && rows.len() == 1;
-        let bound = if streaming && std::io::stdout().is_terminal() { SMOOTH } else { LONGEST };
+        if streaming && std::io::stdout().is_terminal() {
+            generator.set_bound(SMOOTH);
+        }
         if streaming && self.ids.is_empty() {
             let mut out = std::io::stdout().lock();
             // Only a prompt that was given is repeated.
@@ -222,10 +221,10 @@ impl Generate {
         }
         generator.prompt(prompts)?;
         self.take(generator.tokens(), rows, limits, streaming)?;
-        let mut chunk = 1;
         while rows.iter().any(|r| r.done.is_none()) {
-            if generator.room() == 0 {
-                // Forget the older half and read the rest again.
+            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
+            if generator.next(left)? == 0 {
+                // The cache is full: forget the older half and read the rest again.
                 let tails: Vec<Vec<u32>> = prompts
                     .iter()
                     .zip(rows.iter())
@@ -236,16 +235,8 @@ impl Generate {
                     })
                     .collect();
                 generator.restart(&tails)?;
-                self.take(generator.tokens(), rows, limits, streaming)?;
-                continue;
             }
-            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
-            let count = chunk.min(left).min(generator.room()).max(1);
-            let start = Instant::now();
-            generator.decode(count)?;
-            let each = start.elapsed() / count as u32;
             self.take(generator.tokens(), rows, limits, streaming)?;
-            chunk = ((bound.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize).clamp(1, 64);
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod graph;
 mod io;
 mod perplexity;
 mod profile;
+mod quantize;
 mod tokenizer;
 mod train;
 mod tune;
@@ -41,6 +42,7 @@ type CliResult = Result<(), Box<dyn std::error::Error>>;
         shaderlm embed --model sentence-transformers/all-MiniLM-L6-v2 --output vectors.safetensors < lines.txt\n  \
         shaderlm finetune --model my-bert --task classify --data reviews.tsv --out judge\n  \
         shaderlm classify \"A fine film.\" --model judge\n  \
+        shaderlm quantize --model my-model --out my-small-model --weights q8\n  \
         shaderlm devices\n  \
         shaderlm bench ceilings"
 )]
@@ -63,6 +65,7 @@ enum Command {
     Forward(forward::Forward),
     Backward(backward::Backward),
     Perplexity(perplexity::Perplexity),
+    Quantize(quantize::Quantize),
     Graph(graph::GraphCommand),
     Tune(tune::Tune),
     Devices(devices::Devices),
@@ -85,6 +88,7 @@ pub fn main() -> i32 {
         Command::Forward(args) => args.run(),
         Command::Backward(args) => args.run(),
         Command::Perplexity(args) => args.run(),
+        Command::Quantize(args) => args.run(),
         Command::Graph(args) => args.run(),
         Command::Tune(args) => args.run(),
         Command::Devices(args) => args.run(),

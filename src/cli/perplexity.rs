@@ -6,13 +6,11 @@ use super::{
     profile::ProfileArgs,
 };
 use shaderlm::{
-    graph::{Graph, PlanOptions},
     models::{
-        Missing, Model, SHAKESPEARE,
-        gpt2::{Gpt2, parameters},
+        Model, SHAKESPEARE, WeightFormat,
+        perplexity::{Cut, text_loss},
     },
-    ops::{HostTensor, IGNORE, TensorType},
-    train::{read_texts, windows},
+    train::read_texts,
 };
 use std::{io::Write, path::PathBuf};
 
@@ -22,9 +20,12 @@ use std::{io::Write, path::PathBuf};
 /// the first window that holds it. A shorter stride gives more context and takes longer.
 #[derive(clap::Args)]
 pub struct Perplexity {
-    /// A folder, or a repository of the Hub; by default the model in this program
-    #[arg(long, value_name = "DIR|REPO")]
+    /// A folder, a repository of the Hub, or a GGUF file; by default the model in this program
+    #[arg(long, value_name = "DIR|REPO|GGUF")]
     model: Option<String>,
+    /// Store weights so on the device; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
     /// A text file
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -61,36 +62,17 @@ impl Perplexity {
         if tokens.len() < 2 {
             return refuse(format!("{}: {} token is too little to predict anything", self.data.display(), tokens.len()));
         }
-        let time = context.min(tokens.len() - 1);
-        let stride_of_windows = stride.min(time);
-        // A short text has fewer windows than --batch; rows without text would be computed for nothing.
-        let batch = self.batch.min((tokens.len() - 1).div_ceil(stride_of_windows));
-        let batches = windows(&tokens, time, stride_of_windows, batch);
-
         let mut engine = self.device.engine()?;
-        model.upload(&mut engine, &parameters(config), Missing::Refuse)?;
-        let shape = [batch, time];
-        let mut g = Graph::new();
-        let ids = g.input("ids", TensorType::u32(shape));
-        let targets = g.input("targets", TensorType::u32(shape));
-        let loss = Gpt2::new(config).loss(&mut g, ids, targets, None)?;
-        let mut plan = engine.compile(g, &[loss], &PlanOptions::named("perplexity"))?;
-
-        let bar = progress_bar(batches.len(), "{bar:30} {pos}/{len} windows, {eta} left")?;
-        let (mut sum, mut count) = (0.0, 0usize);
-        for batch in batches {
-            let counted = batch.targets.iter().filter(|&&t| t != IGNORE).count();
-            plan.set(ids, HostTensor::uints(shape, batch.ids))?;
-            plan.set(targets, HostTensor::uints(shape, batch.targets))?;
-            plan.run(&mut engine)?;
-            sum += f64::from(plan.get(loss)?.f()[0]) * counted as f64;
-            count += counted;
-            bar.inc(1);
-        }
+        model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?;
+        let bar = progress_bar(0, "{bar:30} {pos}/{len} windows, {eta} left")?;
+        let found = text_loss(&mut engine, config, &tokens, Cut { stride, batch: self.batch }, &mut |done, all| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        })?;
         bar.finish_and_clear();
         engine.save_pipelines();
-        let loss = sum / count as f64;
-        let per_byte = sum / std::f64::consts::LN_2 / text.len() as f64;
+        let (loss, count) = (found.mean(), found.tokens);
+        let per_byte = found.sum / std::f64::consts::LN_2 / text.len() as f64;
         let mut out = std::io::stdout().lock();
         if self.json {
             let object = serde_json::json!({

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     gpu::{Autotune, Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
-    ops::{DType, HostData, HostTensor, Precision, Tensor, TensorType},
+    ops::{DType, HostData, HostTensor, Packed, Packing, Precision, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -32,6 +32,8 @@ pub(super) enum Stored {
 pub(super) struct Variable {
     pub ty: TensorType,
     pub data: Stored,
+    /// How the device has it, if it is in narrow storage.
+    pub packing: Option<Packing>,
 }
 
 /// An adapter or the CPU, with variables.
@@ -111,11 +113,14 @@ impl Engine {
         self.capabilities().map_or_else(|| "cpu".into(), |c| format!("{} ({}, {})", c.name, c.backend, c.driver))
     }
 
-    /// Makes the variable, or overwrites the one of that name.
+    /// Makes the variable, or overwrites the one of that name. One in narrow storage becomes one of 32 bits.
     ///
     /// # Errors
     /// It exists with another type, or there is no memory for it.
     pub fn set(&mut self, name: &str, value: &HostTensor<f32>) -> Result<(), GraphError> {
+        if self.variables.get(name).is_some_and(|known| known.packing.is_some()) {
+            self.remove(name);
+        }
         let dtype = match value.data {
             HostData::Float(_) => DType::F32,
             HostData::Uint(_) => DType::U32,
@@ -130,6 +135,32 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes the variable in narrow storage, or puts it in the place of the one of that name. The CPU keeps what it stands for in 32
+    /// bits.
+    ///
+    /// # Errors
+    /// It exists with another type, or there is no memory for it.
+    pub fn set_packed(&mut self, name: &str, value: &Packed) -> Result<(), GraphError> {
+        let packing = value.packing();
+        let ty = TensorType::f32(packing.shape());
+        let known = self.variables.get(name);
+        if known.is_none_or(|known| known.ty == ty && known.packing != Some(packing)) {
+            let data = match &self.gpu {
+                Some(gpu) => Stored::Gpu(gpu.buffer(name, packing.bytes())?),
+                None => Stored::Cpu(HostTensor::zeros(&ty)),
+            };
+            let packing = self.gpu.is_some().then_some(packing);
+            self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing });
+        }
+        self.ensure(name, &ty)?;
+        match (&self.gpu, self.variables.get_mut(name).map(|v| &mut v.data)) {
+            (Some(gpu), Some(Stored::Gpu(buffer))) => gpu.write(buffer, 0, bytemuck::cast_slice(value.words()))?,
+            (_, Some(Stored::Cpu(tensor))) => *tensor = HostTensor::floats(ty.shape, value.unpack()),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The value of a variable, waiting for the device; `None` if there is none of that name.
     ///
     /// # Errors
@@ -137,6 +168,10 @@ impl Engine {
     pub fn get(&self, name: &str) -> Result<Option<HostTensor<f32>>, GraphError> {
         let Some(variable) = self.variables.get(name) else { return Ok(None) };
         Ok(Some(match (&variable.data, &self.gpu) {
+            (Stored::Gpu(buffer), Some(gpu)) if let Some(packing) = variable.packing => {
+                let words = bytemuck::pod_collect_to_vec(&gpu.read(buffer, 0, packing.bytes())?);
+                HostTensor::floats(variable.ty.shape.clone(), Packed::from_words(packing, words)?.unpack())
+            }
             (Stored::Gpu(buffer), Some(gpu)) => {
                 from_device_bytes(&variable.ty, &gpu.read(buffer, 0, variable.ty.bytes())?)
             }
@@ -169,7 +204,7 @@ impl Engine {
             Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.whole().bytes())?),
             None => Stored::Cpu(HostTensor::zeros(ty)),
         };
-        self.variables.insert(name.into(), Variable { ty: ty.clone(), data });
+        self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing: None });
         Ok(())
     }
 
@@ -183,6 +218,7 @@ impl Engine {
         for (name, tensor) in graph.variables() {
             self.ensure(name, graph.ty(tensor))?;
         }
+        let options = &self.with_packed(options);
         Ok(match self.gpu.clone() {
             Some(gpu) => {
                 let mut lowered = lower(&gpu.caps, &graph, outputs, options)?;
@@ -197,6 +233,14 @@ impl Engine {
             None if options.precision == Precision::Mixed => return Err(GraphError::Precision("the CPU".into())),
             None => Plan::on_cpu(graph, outputs, options, self.profiler.as_ref()),
         })
+    }
+
+    /// `options` with the variables that are in narrow storage here.
+    pub(super) fn with_packed(&self, options: &PlanOptions) -> PlanOptions {
+        let mut options = options.clone();
+        let packed = self.variables.iter().filter_map(|(name, variable)| Some((name.clone(), variable.packing?)));
+        options.packed.extend(packed);
+        options
     }
 
     /// Keeps the compiled pipelines for the next start, where the backend can.

@@ -78,7 +78,7 @@ impl Roundings {
     ) -> Result<Vec<Dispatch>, OpError> {
         let mut dispatches = Vec::new();
         for (i, input) in inputs.iter_mut().enumerate() {
-            let weight = matches!(roots[input.root].leaf, Some(Leaf::Variable(_)));
+            let weight = matches!(roots[input.root].leaf, Some(Leaf::Variable(_))) && input.storage == Storage::F32;
             if !weight || node.op.half_input(i) != Half::Wanted {
                 continue;
             }

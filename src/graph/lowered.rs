@@ -6,6 +6,7 @@ use super::{
     half::{Roundings, storages},
     host::live_nodes,
     record::{Graph, Leaf, Node, Source},
+    unpacked::{self, Unpacked},
 };
 use crate::{
     gpu::Capabilities,
@@ -43,7 +44,10 @@ pub(super) struct Root {
 impl Root {
     /// Its size, bytes; whole words, as buffers are.
     pub fn bytes(&self) -> u64 {
-        (self.elements as u64 * self.storage.bytes()).next_multiple_of(4)
+        match self.storage {
+            Storage::Packed(packing) => packing.bytes(),
+            storage => (self.elements as u64 * storage.bytes()).next_multiple_of(4),
+        }
     }
 }
 
@@ -70,8 +74,9 @@ pub(super) fn lower(
         }
         operands.values_mut().for_each(|operand| operand.storage = roots[operand.root].storage);
     }
+    unpacked::mark(&mut roots, &mut operands, outputs, options)?;
     let (mut steps, mut decisions) = (Vec::new(), Vec::new());
-    let mut roundings = Roundings::default();
+    let (mut roundings, mut copies) = (Roundings::default(), Unpacked::default());
     // Operations so far whose kernels the options choose.
     let mut chosen = 0;
     for (index, node) in nodes.iter().enumerate() {
@@ -86,6 +91,8 @@ pub(super) fn lower(
             }
             error
         };
+        let unpacked = copies.unpack(caps, node, &mut inputs, &mut roots).map_err(in_context)?;
+        steps.extend(unpacked.into_iter().map(|dispatch| Step { node: index, dispatch }));
         if options.precision == Precision::Mixed {
             let rounded = roundings.round_weights(caps, node, &mut inputs, &mut roots).map_err(in_context)?;
             steps.extend(rounded.into_iter().map(|dispatch| Step { node: index, dispatch }));

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     gpu::{Autotune, GpuError, Timings},
-    ops::{self, DType, Decision, HostTensor, OpError, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
+    ops::{self, DType, Decision, HostTensor, OpError, Packed, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
 };
 use std::time::{Duration, Instant};
 
@@ -87,6 +87,11 @@ fn compared(g: &mut Graph, output: Tensor) -> Result<(Tensor, Option<(Tensor, Ve
     Ok((ops::embedding(g, table, ids)?, Some((ids, rows))))
 }
 
+/// The variable that stands for a packed input while kernels are measured.
+fn packed_name(input: usize) -> String {
+    format!("tune.{input}")
+}
+
 /// The squared error of `found` as a part of the squared size of `expected`.
 fn error(found: &[HostTensor<f32>], expected: &[HostTensor<f32>]) -> f64 {
     let (mut off, mut size) = (0.0, 0.0);
@@ -112,6 +117,7 @@ impl Engine {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<Tuned>, GraphError> {
         let Some(gpu) = &self.gpu else { return Ok(Vec::new()) };
+        let options = &self.with_packed(options);
         let lowered = lower(&gpu.caps, graph, outputs, options)?;
         self.tune_within(graph, &lowered, options, None, progress)
     }
@@ -160,7 +166,9 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let timings = self.measure(graph, &lowered.nodes[node], decision, options)?;
+            let timings = self.measure(graph, &lowered.nodes[node], decision, options);
+            (0..lowered.nodes[node].inputs.len()).for_each(|input| self.remove(&packed_name(input)));
+            let timings = timings?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
             found.push(Tuned { work: decision.work.clone(), timings, rule });
@@ -288,7 +296,17 @@ impl Contest {
         choices: &[usize],
     ) -> Result<Self, GraphError> {
         let mut g = Graph::new();
-        let inputs: Vec<_> = node.inputs.iter().map(|&input| g.input("x", graph.ty(input).clone())).collect();
+        let mut inputs = Vec::new();
+        for (i, (&input, stored)) in node.inputs.iter().zip(&decision.stored).enumerate() {
+            let ty = graph.ty(input).clone();
+            inputs.push(match stored {
+                Storage::Packed(packing) => {
+                    engine.set_packed(&packed_name(i), &Packed::pack(*packing, noise(&ty, i as u32).f())?)?;
+                    g.variable(&packed_name(i), ty)?
+                }
+                _ => g.input("x", ty),
+            });
+        }
         let (mut all, mut samples) = (Vec::new(), Vec::new());
         for _ in choices {
             let mut parts = Vec::new();

@@ -43,7 +43,7 @@ impl Model {
             .map_err(|e| ConfigError { path: place.into(), reason: e.to_string() })?;
         let config = Config::from_json(Path::new(place), &value)?;
         let weights = Weights::from_static(place, files.weights)?;
-        Ok(Self { config, weights, place: place.into(), source: super::load::Source::BuiltIn(files), layers: None })
+        Ok(Self { config, weights, place: place.into(), source: super::load::Source::BuiltIn(files), quantization: None, layers: None })
     }
 
     /// The model that `--model` names, or `files`.

@@ -79,6 +79,19 @@ pub fn parameters(config: &Gpt2Config) -> Vec<Parameter> {
     all
 }
 
+/// The dimension along which products with the weight `name` add up; `None` of what is no product's weight. Such weights can be in
+/// narrow storage.
+pub fn product_dimension(name: &str) -> Option<usize> {
+    let linear = ["attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight"];
+    if linear.iter().any(|end| name.ends_with(end)) {
+        return Some(0);
+    }
+    HEAD.contains(&name).then_some(1)
+}
+
+/// The token table, and the head where that is another.
+pub const HEAD: [&str; 2] = ["transformer.wte.weight", "lm_head.weight"];
+
 /// The variable that holds a block's keys and values during decoding.
 pub(super) fn cache_name(layer: usize) -> String {
     format!("cache.{layer}")
@@ -96,15 +109,33 @@ impl<'a> Gpt2<'a> {
     /// # Errors
     /// T is longer than the model's context.
     pub fn hidden_states(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Vec<Tensor>, OpError> {
+        let mut states = self.residual_stream(g, ids, context)?;
+        if let Some(last) = states.pop() {
+            states.push(self.last_norm(g, last)?);
+        }
+        Ok(states)
+    }
+
+    /// The same without the final layer norm.
+    ///
+    /// # Errors
+    /// T is longer than the model's context.
+    pub fn residual_stream(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Vec<Tensor>, OpError> {
         let mut x = g.layer("embeddings", |g| self.embed(g, ids, context))?;
         let mut states = vec![x];
         for layer in 0..self.config.n_layer {
             x = g.layer(&format!("h.{layer}"), |g| self.mode.block(g, |g| self.block(g, layer, x, context)))?;
             states.push(x);
         }
-        states.pop();
-        states.push(g.layer("ln_f", |g| self.norm(g, x, "transformer.ln_f"))?);
         Ok(states)
+    }
+
+    /// The final layer norm of rows of the residual stream.
+    ///
+    /// # Errors
+    /// `x` has another width.
+    pub fn last_norm(&self, g: &mut Graph, x: Tensor) -> Result<Tensor, OpError> {
+        g.layer("ln_f", |g| self.norm(g, x, "transformer.ln_f"))
     }
 
     /// wte(ids) + wpe(positions)
@@ -152,15 +183,14 @@ impl<'a> Gpt2<'a> {
             g.variable(&cache_name(layer), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
         };
         let y = match context {
-            Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys })?,
+            Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys, band: None })?,
             Context::Prompt { positions, capacity } => {
                 let cache = cache(g, capacity)?;
                 ops::cache_write(g, cache, qkv, positions)?;
-                ops::attention(g, qkv, heads, Mask { causal: true, keys: None })?
+                ops::attention(g, qkv, heads, Mask { causal: true, keys: None, band: None })?
             }
             Context::Decode { positions, capacity } => {
                 let cache = cache(g, capacity)?;
-                ops::cache_write(g, cache, qkv, positions)?;
                 ops::attention_cached(g, qkv, cache, positions, heads)?
             }
         };

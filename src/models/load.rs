@@ -1,7 +1,7 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
 use super::{
-    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads, stack::stored_layer,
+    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads, narrow::Quantization, stack::stored_layer,
 };
 use crate::{
     checkpoint::{self, CheckpointError, StoredType, Weights},
@@ -78,6 +78,14 @@ pub enum ModelError {
         /// What is wrong.
         reason: String,
     },
+    /// Its weights are quantised, and the command needs them in full.
+    #[error("{place}: its weights are quantised ({format}), which generate, perplexity and forward read; for this give the model it was made from")]
+    Quantised {
+        /// The folder.
+        place: String,
+        /// The format.
+        format: String,
+    },
     /// The head cannot be told, or is not there.
     #[error("{place}: {reason}")]
     Head {
@@ -106,6 +114,8 @@ pub struct Model {
     pub weights: Weights,
     pub(super) place: String,
     pub(super) source: Source,
+    /// How its weights are quantised, if they are.
+    pub(super) quantization: Option<Quantization>,
     /// Layers of the file, where [`stack`](Model::stack) made it more or fewer.
     pub(super) layers: Option<usize>,
 }
@@ -130,8 +140,10 @@ impl Model {
         }
         let value = checkpoint::read_config(&folder)?;
         let config = Config::from_json(&folder.join("config.json"), &value)?;
+        let quantization = Quantization::read(&folder.join("config.json"), &value, &config)?;
         let weights = Weights::open(&folder)?;
-        Ok(Self { config, weights, place: folder.display().to_string(), source: Source::Folder(folder), layers: None })
+        let place = folder.display().to_string();
+        Ok(Self { config, weights, place, source: Source::Folder(folder), quantization, layers: None })
     }
 
     /// Its tokenizer.
@@ -237,7 +249,7 @@ impl Model {
 
     /// The name that the file has for `name`. Names of the encoder may lack its prefix (`transformer.`, `bert.`, ...: saved
     /// without a head); layer norms were once called gamma and beta; the masked-LM bias is tied to its decoder's.
-    fn stored_name(&self, name: &str) -> Option<String> {
+    pub(super) fn stored_name(&self, name: &str) -> Option<String> {
         let prefix = match &self.config {
             Config::Gpt2(_) => "transformer.",
             Config::Bert(_) => "bert.",
@@ -296,6 +308,14 @@ impl Model {
     /// # Errors
     /// They are not there, or have another shape or type.
     pub fn weight(&self, parameter: &Parameter) -> Result<HostTensor<f32>, ModelError> {
+        if let Some(quantization) = self.quantization {
+            return Err(ModelError::Quantised { place: self.place.clone(), format: quantization.format().to_string() });
+        }
+        self.floats(parameter)
+    }
+
+    /// The weights of a parameter that is not quantised, as f32.
+    pub(super) fn floats(&self, parameter: &Parameter) -> Result<HostTensor<f32>, ModelError> {
         let name = self.stored_name(&parameter.name).unwrap_or_else(|| parameter.name.clone());
         let stored = self.weights.get(&name)?;
         if stored.shape != parameter.shape.0 {

@@ -1,6 +1,6 @@
 //! From an operation to dispatches: which kernel, which windows of which tensors, how many workgroups.
 
-use super::{OpError, tensor::TensorType};
+use super::{Packing, OpError, tensor::TensorType};
 use crate::gpu::{Access, Capabilities, ELEMENT_TYPES, Kernel};
 use std::ops::Range;
 
@@ -21,14 +21,24 @@ pub enum Storage {
     F32,
     /// A 16-bit float.
     F16,
+    /// A weight in narrow storage. Windows of it count words.
+    Packed(Packing),
 }
 
 impl Storage {
-    /// The size of an element.
+    /// The size of an element; of what is packed, of a word.
     pub fn bytes(self) -> u64 {
         match self {
-            Self::F32 => 4,
+            Self::F32 | Self::Packed(_) => 4,
             Self::F16 => 2,
+        }
+    }
+
+    /// The layout of what is packed.
+    pub fn packing(self) -> Option<Packing> {
+        match self {
+            Self::Packed(packing) => Some(packing),
+            _ => None,
         }
     }
 }
@@ -220,6 +230,9 @@ impl<'a> Lowering<'a> {
         if self.precision == Precision::Mixed {
             work.push_str(" mixed");
             work.extend(self.inputs.iter().map(|input| format!(" {}", 8 * input.storage.bytes())));
+        }
+        for packing in self.inputs.iter().filter_map(|input| input.storage.packing()) {
+            work.push_str(&format!(" {}", packing.format));
         }
         if let Some(forced) = self.forced {
             self.obeyed = true;

@@ -13,6 +13,8 @@ pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};
 pub(crate) use elementwise::lower_rounding;
+pub(crate) use unpack::lower_unpacking;
+pub(crate) use view::lower_zeros;
 use std::{any::Any, fmt, sync::Arc};
 
 mod activation;
@@ -37,10 +39,12 @@ mod loss_scale;
 mod matmul;
 mod mse;
 mod optimizer;
+mod packing;
 mod reduce;
 mod sample;
 mod softmax;
 mod tokens;
+mod unpack;
 mod view;
 
 pub use activation::{relu, tanh};
@@ -59,9 +63,10 @@ pub use layer_norm::layer_norm;
 pub use loss_scale::{FIRST_LOSS_SCALE, loss_scale};
 pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
+pub use packing::{Format, Packed, Packing, Parts};
 pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
-pub use sample::{Sample, advance, likeliest, sample};
+pub use sample::{Decoding, Sample, choose, likeliest, sample};
 pub use softmax::softmax;
 pub use tokens::{hide_labels, only_places, place_tokens, replaced_labels};
 pub use view::{ROW_UNIT, concat, reshape, slice, transpose, whole_rows};
@@ -127,6 +132,8 @@ pub struct Absorbed {
     pub op: Arc<dyn Operation>,
     /// Inputs of the absorbed operation that are appended to the inputs of the absorbing one.
     pub extra_inputs: Vec<usize>,
+    /// The absorbing one's outputs after the first are not made any more.
+    pub drops: bool,
 }
 
 /// An operation.
@@ -175,6 +182,11 @@ pub trait Operation: fmt::Debug + Send + Sync {
 
     /// Whether kernels can leave output `i` in 16-bit floats.
     fn half_output(&self, _i: usize) -> bool {
+        false
+    }
+
+    /// Whether kernels read input `i` packed so.
+    fn packed_input(&self, _i: usize, _packing: &Packing) -> bool {
         false
     }
 

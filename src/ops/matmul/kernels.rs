@@ -65,7 +65,8 @@ struct Product<'a> {
     whole_k: usize,
 }
 
-pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+/// Lowers the product of `op` with sizes `s`, whose second operand is `b`.
+pub(super) fn lower(op: &MatMul, s: Sizes, b: Operand, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
     let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed);
     let letter = |transposed| if transposed { 't' } else { 'n' };
@@ -73,14 +74,14 @@ pub(super) fn lower(op: &MatMul, s: Sizes, cx: &mut Lowering<'_>) -> Result<(), 
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
     let names = list.iter().map(|choice| choice.name()).collect();
     let choice = list[cx.choose(work, names, rule, s.flops())];
-    let shared = cx.inputs[1].ty.shape.rank() == 2;
+    let shared = b.ty.shape.rank() == 2;
     let next = 2 + usize::from(op.bias);
     let product = Product {
         op,
         choice,
         a: Matrix { operand: cx.input(0), ld: if transpose_a { s.m } else { s.k }, batch: s.m * s.k },
         b: Matrix {
-            operand: cx.input(1),
+            operand: b,
             ld: if transpose_b { s.k } else { s.n },
             batch: if shared { 0 } else { s.k * s.n },
         },

@@ -1,0 +1,51 @@
+//! Weights in narrow storage as numbers: whole, for kernels that do not read them packed, and row by row, for look-ups.
+
+use super::{Lowering, OpError, Operand, Packing, Window, ensure};
+use crate::{
+    gpu::{Access, Kernel},
+    kernel,
+};
+use std::ops::Range;
+
+/// Lanes of a workgroup.
+const LANES: usize = 64;
+
+/// Windows of the rows `rows` of a packed matrix: of the weights, and of the scales if there are any.
+pub(super) fn windows(operand: &Operand, packing: &Packing, rows: &Range<usize>) -> (Window, Option<Window>) {
+    let scales = packing.format.scaled().then(|| operand.part(packing.scales(rows)));
+    (operand.part(packing.weights(rows)), scales)
+}
+
+/// The variant of a kernel for a format.
+pub(super) fn of_format(kernel: Kernel, packing: &Packing) -> Kernel {
+    let kernel = kernel.with("FORMAT", packing.format.word());
+    if packing.format.scaled() { kernel.with("GROUP", packing.format.group() as u32) } else { kernel }
+}
+
+/// Writes the numbers of the packed matrix `from`, row after row of the stored ones, or only the rows that `ids` name.
+///
+/// # Errors
+/// `from` is not packed, or a row is larger than a binding.
+pub(crate) fn lower_unpacking(cx: &mut Lowering<'_>, from: &Operand, to: &Operand, ids: Option<&Operand>) -> Result<(), OpError> {
+    let Some(packing) = from.storage.packing() else { return Err(OpError::new("what is to be unpacked is not packed")) };
+    ensure(from.at == 0, || "a part of a packed matrix cannot be unpacked".into())?;
+    let (rows, width) = (packing.rows, packing.k);
+    let unpacked = ids.map_or(rows, |ids| ids.ty.elements());
+    // Numbers take as much as words do, or more.
+    for window in cx.row_ranges(rows, packing.row_words().max(if ids.is_none() { width } else { 0 }))? {
+        let places = if ids.is_some() { cx.row_ranges(unpacked, width)? } else { vec![window.clone()] };
+        for range in places {
+            let (weights, scales) = windows(from, &packing, &window);
+            let y = to.rows(range.clone(), width);
+            let vec4 = cx.vec4(width, &[&y]);
+            let units = range.len() * width.div_ceil(4);
+            let words = [units, width, packing.row_words(), packing.scale_words(), window.start, window.end, rows];
+            let mut bindings: Vec<(Window, Access)> = vec![weights.read(), y.write()];
+            bindings.extend(ids.map(|ids| ids.part(range).read()));
+            bindings.extend(scales.map(Window::read));
+            let kernel = of_format(kernel!("unpack"), &packing).with("VEC", vec4).with("PICK", ids.is_some());
+            cx.dispatch(kernel, &bindings, &words.map(|n| n as u32), units.div_ceil(LANES))?;
+        }
+    }
+    Ok(())
+}
