@@ -28,6 +28,9 @@ struct Args {
     max_length: usize,
     #[arg(long, default_value_t = 1)]
     batch: usize,
+    /// Let a query of the causal cases attend to so many keys up to its own only, as GPT-3's banded layers do
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    band: Option<u32>,
     /// What may be rounded: with mixed, q, k, v and the gradient of the result are stored in 16 bits
     #[arg(long, value_enum, default_value = "f32")]
     precision: Precision,
@@ -60,13 +63,16 @@ struct Work {
     heads: usize,
     width: usize,
     causal: bool,
+    band: Option<usize>,
     backward: bool,
 }
 
 impl Work {
     fn flops(self) -> f64 {
         let [batch, length, width] = [self.batch, self.length, self.width].map(|n| n as f64);
-        let unmasked = if self.causal { (length + 1.0) / (2.0 * length) } else { 1.0 };
+        // Of the keys of all queries: with a band the first queries have fewer.
+        let seen = self.band.map_or(length, |band| length.min(band as f64));
+        let unmasked = if self.causal { seen * (2.0 * length + 1.0 - seen) / (2.0 * length * length) } else { 1.0 };
         let products = if self.backward { 7.0 } else { 2.0 };
         2.0 * products * batch * length * length * width * unmasked
     }
@@ -79,8 +85,15 @@ impl Work {
         each * (self.batch * self.length * self.width) as f64
     }
 
+    fn mask(self) -> String {
+        match self.band {
+            Some(band) => format!("band {band}"),
+            None => if self.causal { "causal" } else { "full" }.into(),
+        }
+    }
+
     fn name(self) -> String {
-        let mask = if self.causal { "causal" } else { "full" };
+        let mask = self.mask();
         let pass = if self.backward { "forward + backward" } else { "forward" };
         format!("{} x {}, {mask}, {pass}", self.batch, self.length)
     }
@@ -89,7 +102,7 @@ impl Work {
     fn record(self) -> Result<(Graph, Vec<Tensor>, Vec<Tensor>), Box<dyn Error>> {
         let mut g = Graph::new();
         let qkv = g.input("qkv", TensorType::f32([self.batch, self.length, 3 * self.width]));
-        let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None, band: None })?;
+        let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None, band: self.band })?;
         let (mut inputs, mut outputs) = (vec![qkv], vec![y]);
         if self.backward {
             // The operation's own rule with a gradient that comes from outside, so that no loss is timed with it.
@@ -122,8 +135,7 @@ impl Work {
 
     /// With the kernels that a plan chooses.
     fn chosen<'a>(self, engine: &mut Engine, precision: Precision, model: &str) -> Result<Case<'a>, Box<dyn Error>> {
-        let mask = if self.causal { "causal" } else { "full" };
-        let series = format!("{model} {mask} {}", if self.backward { "f+b" } else { "f" });
+        let series = format!("{model} {} {}", self.mask(), if self.backward { "f+b" } else { "f" });
         let (plan, _) = self.plan(engine, precision, None)?;
         Ok(self.case(precision, plan, series, self.name()))
     }
@@ -151,7 +163,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = common::engine()?;
     if let (true, Some(heads), Some(width)) = (args.paced, args.heads, args.width) {
         let Args { batch, causal, backward, .. } = args;
-        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, backward }.chosen(&mut engine, args.precision, "")?;
+        let band = args.band.filter(|_| causal).map(|band| band as usize);
+        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, band, backward }.chosen(&mut engine, args.precision, "")?;
         return common::pace("attention", &mut engine, &mut case.run);
     }
     let models = if args.model.is_empty() { Shape::ALL.to_vec() } else { args.model.clone() };
@@ -162,7 +175,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         for &length in args.lengths.iter().filter(|&&l| l <= args.max_length) {
             let mut cases = Vec::new();
             for (causal, backward) in [(true, false), (false, false), (true, true), (false, true)] {
-                let work = Work { batch: args.batch, length, heads: s.heads, width: s.width, causal, backward };
+                let band = args.band.filter(|_| causal).map(|band| band as usize);
+                let work = Work { batch: args.batch, length, heads: s.heads, width: s.width, causal, band, backward };
                 if args.kernels {
                     work.each_kernel(&mut engine, args.precision, &mut report)?;
                 } else {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # On a GPU machine, in one go of some six minutes: ceilings, the training step of GPT-2 124M by kernel in f32 and mixed, shaderlm beside
-# PyTorch CUDA (f32, TF32, bf16, compiled), products, attention, and the kernel tests. The programs are carried there:
+# PyTorch CUDA (f32, TF32, bf16, compiled), products, generation, attention, and the kernel tests. The programs are carried there:
 # `benches/peers/pack.sh` makes them, on a machine with Rust, for the same kind of processor.
 #
 #   benches/peers/gpu.sh [FOLDER OF PROGRAMS] [FOLDER OF RESULTS]        default: target/carried, and $OUT or gpu-results
@@ -46,6 +46,9 @@ compare side_124m 110 torch-cuda-tf32,torch-cuda-bf16,torch-compiled-cuda-bf16 -
   --width 768 --layers 12 --heads 12 --batch 8
 compare side_products 60 torch-cuda,torch-cuda-bf16 --tasks matmul,attention --matmuls 4096,4096,4096,nn 4096,4096,4096,nt \
   --attentions 8,1024,768,12
+for weights in f32 f16 q8; do
+  part "generate_$weights" 25 "$BIN/shaderlm" bench generate --size gpt2-124m --weights $weights --tokens 200
+done
 part attention 20 "$BIN/attention" --model gpt2-124m --lengths 1024,4096 --max-length 4096 --batch 4
 part memory_bound 20 "$BIN/memory_bound" --model gpt2-124m --rows 8192
 [ ! -x "$BIN/kernels" ] || part tests 60 "$BIN/kernels" --include-ignored attention cooperative matmul mixed optimizer reduce tune

@@ -180,7 +180,7 @@ def output(*line):
 
 def machine(args):
     """Adapter, driver, versions, commit, and how busy the machine is."""
-    facts = [datetime.date.today().isoformat(), f"commit {output('git', 'rev-parse', '--short', 'HEAD') or args.commit}"]
+    facts = [datetime.date.today().isoformat(), f"commit {args.commit or output('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}"]
     shaderlm = os.path.join(args.bin, "shaderlm") if args.bin else f"{ROOT}/target/release/shaderlm"
     if adapters := output(shaderlm, "devices", "--json"):
         facts.append("adapters: " + ", ".join(f"{a['name']} ({a['backend']}, {a['driver']})" for a in listed(adapters)))
@@ -210,7 +210,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--bin", help="a folder of prebuilt programs: matmul, attention, train_step, shaderlm, peer-*")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
-    parser.add_argument("--commit", default="unknown", help="where there is no git")
+    parser.add_argument("--commit", help="where programs come from elsewhere")
     parser.add_argument("--append", help="a Markdown file that the table is added to")
     parser.add_argument("--json", help="a file for all times")
     args = parser.parse_args()
