@@ -4,6 +4,7 @@
 use super::{
     Config, ConfigError, Gpt2Config, Model, ModelError, Parameter,
     gpt2::{parameters, product_dimension},
+    load::Source,
 };
 use crate::{
     checkpoint::{StoredType, TensorRef},
@@ -124,6 +125,9 @@ pub enum Weight {
 impl Model {
     /// The format in which the file has the matrix `parameter`.
     pub(super) fn stored_format(&self, parameter: &Parameter) -> Format {
+        if let Source::Gguf(file) = &self.source {
+            return self.gguf_format(file, parameter);
+        }
         if let Some(quantization) = self.quantization {
             let format = quantization.format();
             if self.stored_name(&part_names(&parameter.name, format)[0]).is_some() {
@@ -150,7 +154,11 @@ impl Model {
         let wanted = wanted.unwrap_or(stored);
         let packing = |format| Packing::new(format, &parameter.shape, along).map_err(|e| fail(e.to_string()));
         if stored.scaled() {
-            let packed = self.quantised(parameter, packing(stored)?)?;
+            let packing_here = packing(stored)?;
+            let packed = match &self.source {
+                Source::Gguf(file) => self.gguf_packed(file, parameter, packing_here)?,
+                _ => self.quantised(parameter, packing_here)?,
+            };
             if stored == wanted {
                 return Ok(Weight::Packed(packed));
             }
