@@ -153,20 +153,21 @@ impl Model {
         let stored = self.stored_format(parameter);
         let wanted = wanted.unwrap_or(stored);
         let packing = |format| Packing::new(format, &parameter.shape, along).map_err(|e| fail(e.to_string()));
-        if stored.scaled() {
-            let packing_here = packing(stored)?;
-            let packed = match &self.source {
-                Source::Gguf(file) => self.gguf_packed(file, parameter, packing_here)?,
-                _ => self.quantised(parameter, packing_here)?,
-            };
-            if stored == wanted {
-                return Ok(Weight::Packed(packed));
+        let values = match &self.source {
+            Source::Gguf(file) if stored == wanted && stored.scaled() => {
+                return Ok(Weight::Packed(self.gguf_packed(file, parameter, packing(stored)?)?));
             }
-            let packing = packing(wanted).or_else(|_| packing(Format::F16))?;
-            return Packed::pack(packing, &packed.unpack()).map(Weight::Packed).map_err(|e| fail(e.to_string()));
-        }
+            Source::Folder(_) if stored.scaled() => {
+                let packed = self.quantised(parameter, packing(stored)?)?;
+                if stored == wanted {
+                    return Ok(Weight::Packed(packed));
+                }
+                packed.unpack()
+            }
+            _ => self.floats(parameter)?.f().to_vec(),
+        };
         let packing = packing(wanted).or_else(|_| packing(Format::F16))?;
-        Packed::pack(packing, self.floats(parameter)?.f()).map(Weight::Packed).map_err(|e| fail(e.to_string()))
+        Packed::pack(packing, &values).map(Weight::Packed).map_err(|e| fail(e.to_string()))
     }
 
     /// A quantised tensor of the file.
