@@ -123,14 +123,20 @@ fn main(
 {% macro whole(r, c) %}{{ "dot(s" ~ r ~ "_" ~ c ~ ", vec4<f32>(1.0))" if FOURS else "s" ~ r ~ "_" ~ c }}{% endmacro %}
 {% if TEAMS == 1 %}
     // A lane ends a column.
-    let ends = lane < {{ COLS }}u && n0 + lane < p.n;
-{% for r in range(ROWS) %}
+{% for first in range(0, COLS, WG) %}
+{% set here = [COLS - first, WG]|min %}
     {
-        var mine = subgroupAdd({{ whole(r, 0) }});
-{% for c in range(1, COLS) %}
-        mine = select(mine, subgroupAdd({{ whole(r, c) }}), lane == {{ c }}u);
+        let n = n0 + {{ first }}u + lane;
+        let ends = {{ "lane < " ~ here ~ "u && " if here < WG else "" }}n < p.n;
+{% for r in range(ROWS) %}
+        {
+            var mine = subgroupAdd({{ whole(r, first) }});
+{% for c in range(1, here) %}
+            mine = select(mine, subgroupAdd({{ whole(r, first + c) }}), lane == {{ c }}u);
 {% endfor %}
-        if (ends && m0 + {{ r }}u < p.m) { finish(mine, (m0 + {{ r }}u) * p.ldy + n0 + lane, n0 + lane); }
+            if (ends && m0 + {{ r }}u < p.m) { finish(mine, (m0 + {{ r }}u) * p.ldy + n, n); }
+        }
+{% endfor %}
     }
 {% endfor %}
 {% else %}
