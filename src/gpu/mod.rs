@@ -11,7 +11,7 @@ mod device;
 mod error;
 mod pipeline;
 mod shader;
-mod timing;
+pub(crate) mod timing;
 mod tuning;
 
 pub use adapter::{AdapterDescription, DeviceChoice, adapters};
@@ -22,5 +22,5 @@ pub use device::{Capabilities, Gpu, GpuOptions};
 pub use error::GpuError;
 pub use pipeline::{Access, Bound, Pipeline};
 pub use shader::{Define, ELEMENT_TYPES, Kernel};
-pub use timing::{Stopwatch, Timestamps};
+pub use timing::Timestamps;
 pub use tuning::{Autotune, Timings, Tuning};
