@@ -89,7 +89,7 @@ impl Work {
     fn record(self) -> Result<(Graph, Vec<Tensor>, Vec<Tensor>), Box<dyn Error>> {
         let mut g = Graph::new();
         let qkv = g.input("qkv", TensorType::f32([self.batch, self.length, 3 * self.width]));
-        let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None })?;
+        let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None, band: None })?;
         let (mut inputs, mut outputs) = (vec![qkv], vec![y]);
         if self.backward {
             // The operation's own rule with a gradient that comes from outside, so that no loss is timed with it.

@@ -2,10 +2,10 @@
 
 use crate::harness::{Bound, Case, engine_as_hardware};
 use shaderlm::{
-    graph::{PlanOptions, decisions, gradients},
+    graph::{PlanOptions, decisions, evaluate, gradients},
     ops::{self, Mask, Tensor},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// [batch, rows, heads, head width]
 const SHAPES: [[usize; 4]; 16] = [
@@ -45,7 +45,7 @@ fn forward() {
         let mut c = Case::new();
         let qkv = c.input([b, t, 3 * h * d]);
         let keys = padding(&mut c, kind, b, t);
-        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band: None }).unwrap();
         c.check(what, &[y], Bound::Elementwise);
     });
 }
@@ -57,20 +57,55 @@ fn backward() {
         let mut c = Case::new();
         let qkv = c.input([b, t, 3 * h * d]);
         let keys = padding(&mut c, kind, b, t);
-        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+        let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band: None }).unwrap();
         c.check_backward(what, y, &[qkv], Bound::Nmse);
     });
 }
 
 /// The attention of one test and its gradient by a weighted sum, and what is to be compared.
-fn attention_and_gradient(c: &mut Case, [b, t, h, d]: [usize; 4], causal: bool, kind: usize) -> [Tensor; 2] {
+fn attention_and_gradient(
+    c: &mut Case,
+    [b, t, h, d]: [usize; 4],
+    (causal, kind, band): (bool, usize, Option<usize>),
+) -> [Tensor; 2] {
     let qkv = c.input([b, t, 3 * h * d]);
     let keys = padding(c, kind, b, t);
-    let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+    let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band }).unwrap();
     let w = c.input([b, t, h * d]);
     let product = ops::mul(&mut c.g, y, w).unwrap();
     let loss = ops::sum(&mut c.g, product).unwrap();
     [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()]
+}
+
+#[test]
+fn bands() {
+    for (shape, kind) in [([1, 1, 1, 4], 0), ([2, 9, 2, 3], 3), ([1, 33, 1, 8], 0), ([2, 70, 1, 16], 1), ([1, 130, 1, 5], 0)] {
+        for band in [1, 2, 5, 16, 64, 1000] {
+            let what = format!("attention {shape:?}, padding {kind}, a band of {band}");
+            let mut c = Case::new();
+            let [y, dqkv] = attention_and_gradient(&mut c, shape, (true, kind, Some(band)));
+            c.check(&what, &[y, dqkv], Bound::Nmse);
+            if shape[1] <= 33 {
+                let mut c = Case::new();
+                let qkv = c.input([shape[0], shape[1], 3 * shape[2] * shape[3]]);
+                let keys = padding(&mut c, kind, shape[0], shape[1]);
+                let y = ops::attention(&mut c.g, qkv, shape[2], Mask { causal: true, keys, band: Some(band) }).unwrap();
+                c.check_backward(&what, y, &[qkv], Bound::Nmse);
+            }
+        }
+    }
+}
+
+/// A band as long as the text masks nothing more.
+#[test]
+fn a_long_band_is_none() {
+    let results = [None, Some(33), Some(1 << 40)].map(|band| {
+        let mut c = Case::new();
+        let [y, _] = attention_and_gradient(&mut c, [2, 33, 1, 8], (true, 0, band));
+        evaluate(&c.g, &c.in_f64().0, &mut HashMap::new(), &[y])[&y].f().to_vec()
+    });
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0], results[2]);
 }
 
 /// Every kernel that could be chosen on real GPUs, on rows that fill blocks and that do not.
@@ -79,28 +114,30 @@ fn every_kernel_that_can_be_chosen() {
     let mut seen = BTreeSet::new();
     // Heads of every kind of row in workgroup memory, each with some of the masks and lengths, since drivers take a while to compile
     // a kernel.
-    let cases: [(usize, &[(bool, usize)], &[usize]); 6] = [
-        (4, &[(false, 0), (true, 3)], &[1, 31, 33, 64, 65, 100, 257]),
-        (20, &[(true, 0), (false, 1)], &[1, 33, 64, 100]),
-        (32, &[(true, 3)], &[31, 65, 257]),
-        (64, &[(true, 0), (false, 2)], &[1, 31, 65, 100]),
-        (80, &[(true, 1)], &[33, 100]),
-        (128, &[(true, 2)], &[65]),
+    let all = None;
+    let cases: [(usize, &[(bool, usize, Option<usize>)], &[usize]); 7] = [
+        (4, &[(false, 0, all), (true, 3, all)], &[1, 31, 33, 64, 65, 100, 257]),
+        (8, &[(true, 0, Some(70)), (true, 1, Some(5))], &[1, 33, 130, 257]),
+        (20, &[(true, 0, all), (false, 1, all)], &[1, 33, 64, 100]),
+        (32, &[(true, 3, all)], &[31, 65, 257]),
+        (64, &[(true, 0, all), (false, 2, all)], &[1, 31, 65, 100]),
+        (80, &[(true, 1, all)], &[33, 100]),
+        (128, &[(true, 2, all)], &[65]),
     ];
     for (d, masks, lengths) in cases {
-        for &(causal, kind) in masks {
+        for &mask in masks {
             for &t in lengths {
                 let shape = [2, t, if d < 32 { 3 } else { 1 }, d];
                 let caps = engine_as_hardware().capabilities().unwrap().clone();
                 let mut c = Case::new();
-                let outputs = attention_and_gradient(&mut c, shape, causal, kind);
+                let outputs = attention_and_gradient(&mut c, shape, mask);
                 let found = decisions(&c.g, &outputs, &caps, &PlanOptions::default()).unwrap();
                 let lists: Vec<_> = found.into_iter().map(|decision| decision.kernels).collect();
                 for choice in 0..lists.iter().map(Vec::len).max().unwrap_or(1) {
                     let mut c = Case::new();
-                    let outputs = attention_and_gradient(&mut c, shape, causal, kind);
+                    let outputs = attention_and_gradient(&mut c, shape, mask);
                     let names: Vec<_> = lists.iter().map(|list| list[choice.min(list.len() - 1)].as_str()).collect();
-                    let what = format!("attention {shape:?}, causal {causal}, padding {kind}, {names:?}");
+                    let what = format!("attention {shape:?}, (causal, padding, band) {mask:?}, {names:?}");
                     seen.extend(names.iter().map(|name| (*name).to_owned()));
                     c.check_on(engine_as_hardware(), Some(choice), &what, &outputs, Bound::Nmse);
                 }
@@ -118,7 +155,7 @@ fn scores_far_apart() {
     let mut c = Case::new();
     let data = c.normal(t * 3 * d).into_iter().map(|x| x * 12.0).collect();
     let qkv = c.feed([1, t, 3 * d], data);
-    let y = ops::attention(&mut c.g, qkv, 1, Mask { causal: true, keys: None }).unwrap();
+    let y = ops::attention(&mut c.g, qkv, 1, Mask { causal: true, keys: None, band: None }).unwrap();
     c.check("attention with scores in the hundreds", &[y], Bound::Within(1e-3));
 }
 
@@ -130,7 +167,7 @@ fn larger_than_a_binding_and_many_workgroups() {
     let mut c = Case::new();
     let qkv = c.feed([b, t, 3 * h * d], data);
     let keys = c.random_ids([b, t], 3);
-    let y = ops::attention(&mut c.g, qkv, h, Mask { causal: true, keys: Some(keys) }).unwrap();
+    let y = ops::attention(&mut c.g, qkv, h, Mask { causal: true, keys: Some(keys), band: None }).unwrap();
     let loss = ops::sum(&mut c.g, y).unwrap();
     let grads = shaderlm::graph::gradients(&mut c.g, loss, &[qkv]).unwrap();
     c.check("attention [66001,4,144]", &[y, grads[0].unwrap()], Bound::Nmse);
@@ -142,8 +179,11 @@ fn shapes_that_do_not_fit() {
     let qkv = c.input([2, 3, 24]);
     let keys = c.ids([2, 4], vec![1; 8]);
     for (heads, keys, word) in [(0, None, "heads"), (5, None, "heads"), (2, Some(keys), "mask")] {
-        let error = ops::attention(&mut c.g, qkv, heads, Mask { causal: false, keys }).unwrap_err().to_string();
+        let error = ops::attention(&mut c.g, qkv, heads, Mask { causal: false, keys, band: None }).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
+    }
+    for mask in [Mask { causal: false, band: Some(3), keys: None }, Mask { causal: true, band: Some(0), keys: None }] {
+        assert!(ops::attention(&mut c.g, qkv, 2, mask).unwrap_err().to_string().contains("band"));
     }
     let wide = c.input([1, 1, 3 * 129]);
     assert!(ops::attention(&mut c.g, wide, 1, Mask::default()).unwrap_err().to_string().contains("128"));

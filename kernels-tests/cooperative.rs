@@ -333,12 +333,13 @@ fn attention_and_its_gradient() {
     // In matrices, so that every adapter has kernels for them.
     let side = capabilities().matrices().expect("matrices of halves that add up in 32 bits").size as usize;
     let mut seen = BTreeSet::new();
-    let cases: [(usize, bool, bool, Stored, &[usize]); 3] = [
-        (1, true, false, In32, &[1, 31, 33, 64, 65, 257]),
-        (2, true, true, In16, &[33, 100]),
-        (3, false, true, In16, &[65]),
+    let cases: [(usize, bool, bool, Option<usize>, Stored, &[usize]); 4] = [
+        (1, true, false, None, In32, &[1, 31, 33, 64, 65, 257]),
+        (1, true, false, Some(40), In16, &[31, 257]),
+        (2, true, true, None, In16, &[33, 100]),
+        (3, false, true, None, In16, &[65]),
     ];
-    for (matrices, causal, padded, stored, lengths) in cases {
+    for (matrices, causal, padded, band, stored, lengths) in cases {
         let d = matrices * side;
         for &t in lengths {
             let make = |choice: Option<usize>| {
@@ -349,7 +350,7 @@ fn attention_and_its_gradient() {
                 // One text has no key at all, the other holes.
                 let keep = (0..b * t).map(|i| u32::from(i >= t && i % 3 != 1)).collect();
                 let keys = padded.then(|| c.ids([b, t], keep));
-                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys }).unwrap();
+                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band }).unwrap();
                 let product = ops::mul(&mut c.g, y, w).unwrap();
                 let loss = ops::sum(&mut c.g, product).unwrap();
                 let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
@@ -365,7 +366,7 @@ fn attention_and_its_gradient() {
                     continue;
                 }
                 let (c, outputs, options) = make(Some(choice));
-                let what = format!("attention {t} x {d}, causal {causal}, padded {padded}, stored {stored:?}, {names:?}");
+                let what = format!("attention {t} x {d}, causal {causal}, padded {padded}, band {band:?}, stored {stored:?}, {names:?}");
                 c.check_with(engine(), options, &what, &outputs, Bound::Within(2e-3));
                 seen.extend(names);
             }

@@ -45,6 +45,7 @@ mod quantize;
 mod reduce;
 mod sample;
 mod shaders;
+mod skinny;
 mod softmax;
 mod tasks;
 mod text;

@@ -97,7 +97,7 @@ fn epilogues_of_products() {
 
 fn attention_of_halves(c: &mut Case, [t, heads, d]: [usize; 3], causal: bool) -> Result<Vec<Tensor>, OpError> {
     let qkv = half(c, [2, t, 3 * heads * d]);
-    let y = ops::attention(&mut c.g, qkv, heads, Mask { causal, keys: None })?;
+    let y = ops::attention(&mut c.g, qkv, heads, Mask { causal, keys: None, band: None })?;
     let w = half(c, [2, t, heads * d]);
     let product = ops::mul(&mut c.g, y, w)?;
     let loss = ops::sum(&mut c.g, product)?;

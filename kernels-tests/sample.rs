@@ -138,17 +138,37 @@ fn logits_that_are_no_numbers_choose_within_bounds() {
     }
 }
 
+/// Steps of rows differ, and so do their draws; tokens, positions, steps and the ring move on.
 #[test]
 fn advancing() {
-    for (batch, width, step) in [(1, 1, 0), (2, 5, 3), (3, 5, 17), (65, 7, 6), (200, 3, 1)] {
+    for (batch, width, ring) in [(1, 1, 1), (2, 5, 3), (3, 70, 5), (65, 7, 6), (200, 3, 1), (2, 700, 64)] {
+        for rule in [PLAIN, Sample { temperature: 0.0, ..PLAIN }, Sample { top_k: 2, repetition_penalty: 1.4, ..PLAIN }] {
+            let mut c = Case::new();
+            let logits = c.input([batch, width]);
+            let rng = c.variable("rng", HostTensor::uints([2], vec![5, 0]));
+            let tokens = c.variable("tokens", HostTensor::uints([batch], vec![9; batch]));
+            let positions = c.variable("positions", HostTensor::uints([batch], (0..batch as u32).collect()));
+            let steps = c.variable("steps", HostTensor::uints([batch], (0..batch as u32).map(|i| 7 * i).collect()));
+            let history = c.variable("history", HostTensor::uints([batch, ring], vec![0; batch * ring]));
+            let seen = (rule.repetition_penalty != 1.0).then(|| c.variable("seen", HostTensor::uints([batch, width], vec![0; batch * width])));
+            let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]) };
+            let chosen = ops::choose(&mut c.g, logits, &decoding, rule).unwrap();
+            c.check(&format!("batch {batch}, {width} tokens, history {ring}, {rule:?}"), &[chosen], Bound::Exact);
+        }
+    }
+}
+
+/// A row of a text is drawn as it would be alone with its step.
+#[test]
+fn rows_of_one_text_differ_in_their_steps() {
+    for width in [50, 700] {
         let mut c = Case::new();
-        let chosen = c.random_ids([batch], 50_000);
-        let tokens = c.variable("tokens", HostTensor::uints([batch], vec![9; batch]));
-        let positions = c.variable("positions", HostTensor::uints([batch], (0..batch as u32).collect()));
-        let rng = c.variable("rng", HostTensor::uints([2], vec![5, step]));
-        let history = c.variable("history", HostTensor::uints([batch, width], vec![0; batch * width]));
-        ops::advance(&mut c.g, chosen, tokens, positions, rng, history).unwrap();
-        c.check(&format!("batch {batch}, history {width}, step {step}"), &[], Bound::Exact);
+        let logits = c.input([6, width]);
+        let rng = c.ids([2], vec![5, 77]);
+        let steps = c.ids([6], vec![3, 4, 5, 0, 1, 2]);
+        let decoding = ops::Decoding { rng, steps, text_rows: 3, seen: None, state: None };
+        let chosen = ops::choose(&mut c.g, logits, &decoding, PLAIN).unwrap();
+        c.check("two texts of three rows", &[chosen], Bound::Exact);
     }
 }
 

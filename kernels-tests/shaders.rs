@@ -113,17 +113,18 @@ fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> 
         (ops::reshape(g, tokens, [batch, 1]).unwrap(), Context::Decode { positions, capacity })
     };
     let model = Gpt2::new(config);
-    let states = model.hidden_states(g, ids, context).unwrap();
+    let states = model.residual_stream(g, ids, context).unwrap();
     let last = *states.last().unwrap();
     let rows = g.ty(last).shape.rows();
     let flat = ops::reshape(g, last, [rows, config.n_embd]).unwrap();
-    let hidden = ops::embedding(g, flat, positions).unwrap();
+    let flat = ops::embedding(g, flat, positions).unwrap();
+    let hidden = model.last_norm(g, flat).unwrap();
     let logits = model.head(g, hidden).unwrap();
     let seen = (rule.repetition_penalty != 1.0)
         .then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
-    let chosen = ops::sample(g, logits, seen, rng, rule).unwrap();
-    ops::advance(g, chosen, tokens, positions, rng, history).unwrap();
-    vec![chosen]
+    let steps = g.variable("steps", TensorType::u32([batch])).unwrap();
+    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]) };
+    vec![ops::choose(g, logits, &decoding, rule).unwrap()]
 }
 
 /// Operations that no model uses yet, and products of every layout and size.
@@ -158,8 +159,15 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         for heads in [1, 2] {
             let qkv = g.input("qkv", TensorType::f32([2, 9, 6 * n * heads]));
             let keys = (heads == 1).then(|| g.input("keys", TensorType::u32([2, 9])));
-            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys }).unwrap());
+            let band = (causal && heads == 1).then_some(4);
+            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys, band }).unwrap());
         }
+    }
+    for (t, capacity) in [(1, 600), (2, 40), (9, 600)] {
+        let qkv = g.input("qkv", TensorType::f32([2, t, 3 * 2 * 20]));
+        let cache = g.variable(&format!("cache {t}"), TensorType::f32([2, capacity, 2 * 2 * 20])).unwrap();
+        let positions = g.input("positions", TensorType::u32([2]));
+        wanted.push(ops::attention_cached(g, qkv, cache, positions, 2).unwrap());
     }
     let labels = g.input("labels", TensorType::u32([3, n]));
     let rows = ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap();
@@ -210,7 +218,7 @@ fn products(g: &mut Graph) -> (Vec<Tensor>, Vec<Tensor>) {
     for (d, causal) in [(64, true), (80, false), (128, true)] {
         let qkv = g.input("qkv", TensorType::f32([2, 70, 3 * d]));
         let keys = (d < 128).then(|| g.input("keys", TensorType::u32([2, 70])));
-        let y = ops::attention(g, qkv, 1, Mask { causal, keys }).unwrap();
+        let y = ops::attention(g, qkv, 1, Mask { causal, keys, band: (d == 128).then_some(9) }).unwrap();
         let loss = ops::sum(g, y).unwrap();
         wanted.extend(gradients(g, loss, &[qkv]).unwrap().into_iter().flatten());
         operands.push(qkv);
@@ -235,6 +243,19 @@ fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packin
             let active = ops::gelu(g, y, Gelu::Erf).unwrap();
             let residual = ops::add(g, plain, active).unwrap();
             wanted.extend([y, active, residual]);
+            // With a norm before, and a draw after.
+            let [gamma, beta] = [0, 1].map(|_| g.input("norm", TensorType::f32([k])));
+            let h = ops::layer_norm(g, x, gamma, beta, 1e-5).unwrap();
+            wanted.push(ops::matmul_with(g, h, w, Some(bias), layout).unwrap());
+            for temperature in [0.0, 1.0] {
+                let h = ops::layer_norm(g, x, gamma, beta, 1e-5).unwrap();
+                let logits = ops::matmul_with(g, h, w, None, layout).unwrap();
+                let (rng, steps) = (g.input("rng", TensorType::u32([2])), g.input("steps", TensorType::u32([rows])));
+                let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: None };
+                wanted.push(ops::choose(g, logits, &decoding, Sample::plain(temperature)).unwrap());
+                let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
+                wanted.push(ops::sample(g, logits, None, rng, Sample::plain(temperature)).unwrap());
+            }
         }
     }
     (wanted, packed)
@@ -375,9 +396,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 54] = [
-    ("activation", "activation"), ("adamw", "optimizer"), ("advance", "sample"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_cooperative", "cooperative"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+const TESTED_IN: [(&str, &str); 56] = [
+    ("activation", "activation"), ("adamw", "optimizer"), ("attention", "attention"),
+    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
@@ -387,7 +408,7 @@ const TESTED_IN: [(&str, &str); 54] = [
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
     ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_packed", "packed"), ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"),
+    ("matmul_packed", "packed"), ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"), ("sample_best", "skinny"),
     ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
     ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
     ("token_labels", "tokens"), ("token_slots", "tokens"), ("unpack", "packed"), ("zero", "view"),

@@ -1,22 +1,26 @@
 // Fused attention with an online softmax (Dao et al., "FlashAttention", 2022). A lane holds ROWS query rows in named
 // registers and the workgroup walks over the keys together, KEYS at a time: no workgroup memory, no barrier, no T x T
-// matrix. Keys beyond the causal diagonal of the block are never visited. Loads of k and v are uniform; with SPREAD, where
+// matrix. Keys beyond the causal diagonal of the block, or before its band, are never visited. Loads of k and v are uniform; with SPREAD, where
 // a workgroup is a subgroup of KEYS lanes, each lane loads one key's instead and broadcasts it (see matmul_direct.wgsl).
 //   plain: q, k and v are thirds of the rows of qkv, [B,T,3C]
-//   CACHE: k and v are halves of the rows of cache, [B,capacity,2C]; query t of batch b stands at positions[b] + t
+//   CACHE: query t of batch b stands at positions[b] + t. The keys before positions[b] are in the rows of cache, [B,capacity,2C],
+//   as k, then v; the others come from qkv, and are put into the cache for later.
 {% include "group.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
 {% set V = "vec4<" if VEC else "" %}
 {% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% set N = (D + 3) // 4 %}
+{% set UNITS = N if VEC else D %}
 {% set comp = ["x", "y", "z", "w"] %}
-{% set kv = "cache" if CACHE else "qkv" %}
 {# What a load brings in: a register for each key, or with SPREAD one whose lanes are the keys. #}
 {% set LOADS = 1 if SPREAD else KEYS %}
 {% macro of(name, j, part) %}{% if SPREAD %}subgroupBroadcast({{ name }}0{{ part }}, {{ j }}u){% else %}{{ name }}{{ j }}{{ part }}{% endif %}{% endmacro %}
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
+{% if BAND %}
+    band: u32,
+{% endif %}
     qkv_at: u32, o_at: u32,
 {% if CACHE %}
     cache_at: u32, positions_at: u32,
@@ -31,7 +35,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
 @group(0) @binding(2) var<storage, read_write> o: array<{{ V ~ T2 ~ E }}>;
 {% if CACHE %}
-@group(0) @binding(3) var<storage, read> cache: array<{{ T }}>;
+@group(0) @binding(3) var<storage, read_write> cache: array<{{ T }}>;
 @group(0) @binding(4) var<storage, read> positions: array<u32>;
 {% else %}
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
@@ -44,47 +48,15 @@ const MASKED = -3.0e38;
 {# Components i*4 .. of a row that starts at `at` (in units of T), zeros beyond the head's width. #}
 {% macro load(name, at, i) %}{% if VEC %}vec4<f32>({{ name }}[{{ at }} + {{ i }}u]){% else %}vec4<f32>({% for c in range(4) %}{{ ("f32(" ~ name ~ "[" ~ at ~ " + " ~ (4 * i + c) ~ "u])") if 4 * i + c < D else "0.0" }}{{ "" if loop.last else ", " }}{% endfor %}){% endif %}{% endmacro %}
 
-@compute @workgroup_size({{ WG }})
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let g = group_index(id, count);
-    if (g >= p.groups) { return; }
-    let first = (g % p.blocks) * {{ ROWS * WG }}u;
-    let head = (g / p.blocks) % p.heads;
-    let batch = g / (p.blocks * p.heads);
-    let c = p.heads * {{ D }}u;
-    let q_at = (p.qkv_at + batch * p.t * 3u * c + head * {{ D }}u) / {{ W }};
-    let q_stride = 3u * c / {{ W }};
-{% if CACHE %}
-    let kv_at = (p.cache_at + batch * p.capacity * 2u * c + head * {{ D }}u) / {{ W }};
-    let kv_stride = 2u * c / {{ W }};
-    // A position beyond the cache attends to all of it.
-    let position = min(positions[p.positions_at + batch], p.capacity);
-    let end = min(p.capacity, position + min(p.t, first + {{ ROWS * WG }}u));
-{% else %}
-    let kv_at = q_at + c / {{ W }};
-    let kv_stride = q_stride;
-    let end = {{ "min(p.t, first + " ~ (ROWS * WG) ~ "u)" if CAUSAL else "p.t" }};
-{% endif %}
-{% for r in range(ROWS) %}
-    let row{{ r }} = first + {{ r * WG }}u + lane;
-    let q{{ r }} = q_at + min(row{{ r }}, p.t - 1u) * q_stride;
-{% for i in range(N) %}
-    let q{{ r }}_{{ i }} = {{ load("qkv", "q" ~ r, i) }} * p.scale;
-    var o{{ r }}_{{ i }} = vec4<f32>();
-{% endfor %}
-    var top{{ r }} = MASKED;
-    var sum{{ r }} = 0.0;
-{% if CACHE or CAUSAL %}
-    let last{{ r }} = row{{ r }}{{ " + position" if CACHE else "" }};
-{% endif %}
-{% endfor %}
-    for (var at = 0u; at < end; at = at + {{ KEYS }}u) {
+{# Goes over the rows before `end` of `source`, keys and values of which begin at `start`. #}
+{% macro visit(source, start, stride, end, causal) %}
+    for (var at = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }}; at < {{ end }}; at = at + {{ KEYS }}u) {
 {% for j in range(LOADS) %}
         let place{{ j }} = at + {{ "lane" if SPREAD else j ~ "u" }};
-        let key{{ j }} = min(place{{ j }}, end - 1u);
-        let k{{ j }} = kv_at + key{{ j }} * kv_stride;
+        let key{{ j }} = min(place{{ j }}, {{ end }} - 1u);
+        let k{{ j }} = {{ start }} + key{{ j }} * {{ stride }};
         let v{{ j }} = k{{ j }} + c / {{ W }};
-        let keep{{ j }} = {{ "select(0u, keys[p.keys_at + batch * p.t + key" ~ j ~ "]" if PADDED else "select(0u, 1u" }}, place{{ j }} < end);
+        let keep{{ j }} = {{ "select(0u, keys[p.keys_at + batch * p.t + key" ~ j ~ "]" if PADDED else "select(0u, 1u" }}, place{{ j }} < {{ end }});
 {% endfor %}
 {% for j in range(KEYS) %}
         let keep_{{ j }} = {{ of("keep", j, "") }} != 0u;
@@ -95,7 +67,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for i in range(N) %}
         {
 {% for j in range(LOADS) %}
-            let x{{ j }} = {{ load(kv, "k" ~ j, i) }};
+            let x{{ j }} = {{ load(source, "k" ~ j, i) }};
 {% endfor %}
 {% for j in range(KEYS) %}{% for n in range(4) %}{% if 4 * i + n < D %}
             let x_{{ j }}_{{ n }} = {{ of("x", j, "." ~ comp[n]) }};
@@ -108,7 +80,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for r in range(ROWS) %}
         var next{{ r }} = top{{ r }};
 {% for j in range(KEYS) %}
-        let w{{ r }}_{{ j }} = select(MASKED, s{{ r }}_{{ j }}, keep_{{ j }}{{ (" && at + " ~ j ~ "u <= last" ~ r) if CACHE or CAUSAL else "" }});
+        let w{{ r }}_{{ j }} = select(MASKED, s{{ r }}_{{ j }}, keep_{{ j }}{{ (" && at + " ~ j ~ "u <= row" ~ r) if causal else "" }}{{ (" && at + " ~ j ~ "u + p.band > row" ~ r) if BAND else "" }});
         next{{ r }} = max(next{{ r }}, w{{ r }}_{{ j }});
 {% endfor %}
         let fade{{ r }} = exp(top{{ r }} - next{{ r }});
@@ -122,7 +94,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for i in range(N) %}
         {
 {% for j in range(LOADS) %}
-            let x{{ j }} = {{ load(kv, "v" ~ j, i) }};
+            let x{{ j }} = {{ load(source, "v" ~ j, i) }};
 {% endfor %}
 {% for r in range(ROWS) %}
             o{{ r }}_{{ i }} = o{{ r }}_{{ i }} * fade{{ r }};
@@ -136,6 +108,55 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         }
 {% endfor %}
     }
+{% endmacro %}
+
+@compute @workgroup_size({{ WG }})
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let g = group_index(id, count);
+    if (g >= p.groups) { return; }
+    let first = (g % p.blocks) * {{ ROWS * WG }}u;
+    let head = (g / p.blocks) % p.heads;
+    let batch = g / (p.blocks * p.heads);
+    let c = p.heads * {{ D }}u;
+    let q_at = (p.qkv_at + batch * p.t * 3u * c + head * {{ D }}u) / {{ W }};
+    let q_stride = 3u * c / {{ W }};
+{% if CACHE %}
+    let cache_at = (p.cache_at + batch * p.capacity * 2u * c + head * {{ D }}u) / {{ W }};
+    let cache_stride = 2u * c / {{ W }};
+    // A position beyond the cache attends to all of it.
+    let position = min(positions[p.positions_at + batch], p.capacity);
+    // Rows that find a place in it.
+    let placed = min(p.t, p.capacity - position);
+    let end = min(placed, first + {{ ROWS * WG }}u);
+    // Nobody reads these places before the next dispatch.
+    let own = min(p.t, first + {{ ROWS * WG }}u);
+    for (var row = first; row < min(own, placed); row = row + 1u) {
+        let source = q_at + row * q_stride + c / {{ W }};
+        let to = cache_at + (position + row) * cache_stride;
+        for (var i = lane; i < {{ UNITS }}u; i = i + {{ WG }}u) {
+            cache[to + i] = {{ T }}(qkv[source + i]);
+            cache[to + c / {{ W }} + i] = {{ T }}(qkv[source + c / {{ W }} + i]);
+        }
+    }
+{% else %}
+    let end = {{ "min(p.t, first + " ~ (ROWS * WG) ~ "u)" if CAUSAL else "p.t" }};
+{% endif %}
+    let kv_at = q_at + c / {{ W }};
+    let kv_stride = q_stride;
+{% for r in range(ROWS) %}
+    let row{{ r }} = first + {{ r * WG }}u + lane;
+    let q{{ r }} = q_at + min(row{{ r }}, p.t - 1u) * q_stride;
+{% for i in range(N) %}
+    let q{{ r }}_{{ i }} = {{ load("qkv", "q" ~ r, i) }} * p.scale;
+    var o{{ r }}_{{ i }} = vec4<f32>();
+{% endfor %}
+    var top{{ r }} = MASKED;
+    var sum{{ r }} = 0.0;
+{% endfor %}
+{% if CACHE %}
+{{ visit("cache", "cache_at", "cache_stride", "position", false) }}
+{% endif %}
+{{ visit("qkv", "kv_at", "kv_stride", "end", CAUSAL) }}
 {% for r in range(ROWS) %}
     if (row{{ r }} < p.t) {
         // A query that may attend to nothing gives zeros.

@@ -72,11 +72,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% endfor %}
 {% if QUERY %}
-    let start = 0u;
+    let start = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }};
     let end = {{ "min(p.t, first + " ~ (ROWS * WG) ~ "u)" if CAUSAL else "p.t" }};
 {% else %}
     let start = {{ "first" if CAUSAL else "0u" }};
-    let end = p.t;
+    let end = {{ "min(p.t, first + p.band + " ~ ((ROWS * WG) - 1) ~ "u)" if BAND else "p.t" }};
 {% endif %}
     for (var at = start; at < end; at = at + {{ OTHERS }}u) {
 {% for j in range(LOADS) %}
@@ -124,9 +124,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for r in range(ROWS) %}{% for j in range(OTHERS) %}
 {% set side = r if QUERY else "_" ~ j %}
 {% if QUERY %}
-{% set keep = "keep_" ~ j ~ ((" && at + " ~ j ~ "u <= row" ~ r) if CAUSAL else "") %}
+{% set keep = "keep_" ~ j ~ ((" && at + " ~ j ~ "u <= row" ~ r) if CAUSAL else "") ~ ((" && at + " ~ j ~ "u + p.band > row" ~ r) if BAND else "") %}
 {% else %}
-{% set keep = "at + " ~ j ~ "u < end" ~ ((" && keep" ~ r) if PADDED else "") ~ ((" && at + " ~ j ~ "u >= row" ~ r) if CAUSAL else "") %}
+{% set keep = "at + " ~ j ~ "u < end" ~ ((" && keep" ~ r) if PADDED else "") ~ ((" && at + " ~ j ~ "u >= row" ~ r) if CAUSAL else "") ~ ((" && at + " ~ j ~ "u < row" ~ r ~ " + p.band") if BAND else "") %}
 {% endif %}
         let p{{ r }}_{{ j }} = select(0.0, exp(s{{ r }}_{{ j }} - lse{{ side }}), {{ keep }});
         let ds{{ r }}_{{ j }} = p{{ r }}_{{ j }} * (t{{ r }}_{{ j }} - delta{{ side }});

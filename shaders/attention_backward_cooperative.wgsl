@@ -101,7 +101,7 @@ fn main(
 {% endfor %}
     if (live && row < p.t && lane % {{ WG // ROWS }}u == 0u) { delta[delta_at + row] = row_delta; }
     let row_lse = lse[lse_at + row_inside];
-    let start = 0u;
+    let start = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }};
     let end = {{ "min(p.t, first + " ~ ROWS ~ "u)" if CAUSAL else "p.t" }};
 {% else %}
 {{ stage("x", "qkv", "k_at", "(3u * c)", "first", ROWS) }}
@@ -115,7 +115,7 @@ fn main(
     let row_keep = keys[keys_at + row_inside] != 0u;
 {% endif %}
     let start = {{ ("first - first % " ~ WIDE ~ "u") if CAUSAL else "0u" }};
-    let end = p.t;
+    let end = {{ "min(p.t, first + p.band + " ~ (ROWS - 1) ~ "u)" if BAND else "p.t" }};
 {% endif %}
 {% for m in range(BY) %}
 {% for n in range(STEPS) %}
@@ -147,7 +147,7 @@ fn main(
 {% if QUERY and PADDED %}
             let kept = vec4<u32>(keys[keys_at + inside.x], keys[keys_at + inside.y], keys[keys_at + inside.z], keys[keys_at + inside.w]) != vec4<u32>();
 {% endif %}
-            let keep = (other < vec4<u32>(p.t)){% if CAUSAL %} & (other {{ "<=" if QUERY else ">=" }} vec4<u32>(row)){% endif %}{% if PADDED %} & {{ "kept" if QUERY else "vec4<bool>(row_keep)" }}{% endif %};
+            let keep = (other < vec4<u32>(p.t)){% if CAUSAL %} & (other {{ "<=" if QUERY else ">=" }} vec4<u32>(row)){% endif %}{% if BAND %} & ({{ "other + p.band > vec4<u32>(row)" if QUERY else "other < vec4<u32>(row + p.band)" }}){% endif %}{% if PADDED %} & {{ "kept" if QUERY else "vec4<bool>(row_keep)" }}{% endif %};
             let s = scores[own * {{ SCORES // 4 }}u + four] * p.scale;
             let u = scores[own * {{ SCORES // 4 }}u + {{ WIDE // 4 }}u + four];
             let e = select(vec4<f32>(), exp(s - {{ "vec4<f32>(row_lse)" if QUERY else fours("lse") }}), keep);

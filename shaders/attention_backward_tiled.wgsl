@@ -37,7 +37,7 @@ var<workgroup> t: array<vec4<f32>, {{ ROWS * TX }}>;
 {# Probabilities from scores, s to s; then their gradients, u to u. #}
 {% macro probabilities() %}
 {% for r in range(TM) %}
-        s{{ r }} = select(vec4<f32>(), exp(s{{ r }} - {{ "vec4<f32>(lse" ~ r ~ ")" if QUERY else "lses" }}), keep{% if CAUSAL %} & (other {{ "<=" if QUERY else ">=" }} vec4<u32>(row{{ r }})){% endif %}{% if PADDED and not QUERY %} & vec4<bool>(keep{{ r }}){% endif %});
+        s{{ r }} = select(vec4<f32>(), exp(s{{ r }} - {{ "vec4<f32>(lse" ~ r ~ ")" if QUERY else "lses" }}), keep{% if CAUSAL %} & (other {{ "<=" if QUERY else ">=" }} vec4<u32>(row{{ r }})){% endif %}{% if BAND %} & ({{ "other + p.band > vec4<u32>(row" ~ r ~ ")" if QUERY else "other < vec4<u32>(row" ~ r ~ " + p.band)" }}){% endif %}{% if PADDED and not QUERY %} & vec4<bool>(keep{{ r }}){% endif %});
 {% endfor %}
 {% endmacro %}
 {% macro gradients() %}
@@ -98,11 +98,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% endfor %}
 {% if QUERY %}
-    let start = 0u;
+    let start = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }};
     let end = {{ "min(p.t, first + " ~ ROWS ~ "u)" if CAUSAL else "p.t" }};
 {% else %}
     let start = {{ ("first - first % " ~ COLUMNS ~ "u") if CAUSAL else "0u" }};
-    let end = p.t;
+    let end = {{ "min(p.t, first + p.band + " ~ (ROWS - 1) ~ "u)" if BAND else "p.t" }};
 {% endif %}
     for (var at = start; at < end; at = at + {{ COLUMNS }}u) {
         let other = vec4<u32>(at + tx * 4u) + vec4<u32>(0u, 1u, 2u, 3u);

@@ -41,7 +41,7 @@ var<workgroup> probabilities: array<vec4<f16>, {{ ROWS * PROBS // 4 }}>;
             let inside = min(key, vec4<u32>(p.t - 1u));
             let kept = vec4<u32>(keys[keys_at + inside.x], keys[keys_at + inside.y], keys[keys_at + inside.z], keys[keys_at + inside.w]) != vec4<u32>();
 {% endif %}
-            let keep = (key < vec4<u32>(p.t)){{ " & (key <= vec4<u32>(row))" if CAUSAL else "" }}{{ " & kept" if PADDED else "" }};
+            let keep = (key < vec4<u32>(p.t)){{ " & (key <= vec4<u32>(row))" if CAUSAL else "" }}{{ " & (key + p.band > vec4<u32>(row))" if BAND else "" }}{{ " & kept" if PADDED else "" }};
             let w = select(vec4<f32>(MASKED), scores[own * {{ SCORES // 4 }}u + four] * p.scale, keep);
 {% endmacro %}
 
@@ -68,6 +68,7 @@ fn main(
 {% if PADDED %}
     let keys_at = p.keys_at + batch * p.t;
 {% endif %}
+    let start = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }};
     let end = {{ "min(p.t, first + " ~ ROWS ~ "u)" if CAUSAL else "p.t" }};
 {{ places() }}
 {{ stage("x", "qkv", "q_at", "(3u * c)", "first", ROWS) }}
@@ -76,7 +77,7 @@ fn main(
     // Of the lane's own share of its row.
     var top = MASKED;
     var sum = 0.0;
-    for (var at = 0u; at < end; at = at + {{ WIDE }}u) {
+    for (var at = start; at < end; at = at + {{ WIDE }}u) {
 {{ make_scores() }}
 {% for i in range(SHARE) %}
         {
@@ -110,7 +111,7 @@ fn main(
     var o{{ m }}_{{ n }} = {{ MATRIX }}<f32, C>();
 {% endfor %}
 {% endfor %}
-    for (var at = 0u; at < end; at = at + {{ WIDE }}u) {
+    for (var at = start; at < end; at = at + {{ WIDE }}u) {
 {{ make_scores() }}
 {{ stage("x", "qkv", "v_at", "(3u * c)", "at", WIDE) }}
 {% for i in range(SHARE) %}

@@ -1,7 +1,7 @@
 // Fused attention through workgroup memory, for real GPUs (Dao, "FlashAttention-2", 2023). A workgroup has a block of ROWS queries
 // and walks over the keys, COLUMNS at a time: k is staged and the scores are made in tiles of registers, then v takes k's place,
 // the probabilities go through workgroup memory, and their product with v is made in tiles of registers. Blocks of keys that the
-// causal mask rules out are never visited. Operands lie row by row, as they are stored: both products read vectors along a row.
+// mask rules out, beyond the diagonal or before the band, are never visited. Operands lie row by row, as they are stored: both products read vectors along a row.
 //   q, k and v are thirds of the rows of qkv, [B,T,3C], D wide a head, D % 4 == 0; lse [B,heads,T] is the scores' log-sum-exp
 {% include "group.wgsl" %}
 {% from "attention_tile.wgsl" import N, TX, WG, GROUPS, COLUMN_VECTORS, comp, stage, scores, gather, places, store %}
@@ -45,7 +45,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var o{{ r }}_{{ n }} = vec4<f32>();
 {% endfor %}
 {% endfor %}
-    for (var at = 0u; at < end; at = at + {{ COLUMNS }}u) {
+    for (var at = {{ "first + 1u - min(first + 1u, p.band)" if BAND else "0u" }}; at < end; at = at + {{ COLUMNS }}u) {
         workgroupBarrier();
 {{ stage("others", "qkv", "k_at", "(3u * c)", "at", "p.t", COLUMNS, true, "") }}
         workgroupBarrier();
@@ -62,7 +62,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let keep = key < vec4<u32>(p.t);
 {% endif %}
 {% for r in range(TM) %}
-        s{{ r }} = select(vec4<f32>(MASKED), s{{ r }}, keep{{ " & (key <= vec4<u32>(row" ~ r ~ "))" if CAUSAL else "" }});
+        s{{ r }} = select(vec4<f32>(MASKED), s{{ r }}, keep{{ " & (key <= vec4<u32>(row" ~ r ~ "))" if CAUSAL else "" }}{{ " & (key + p.band > vec4<u32>(row" ~ r ~ "))" if BAND else "" }});
         let most{{ r }} = max(max(s{{ r }}.x, s{{ r }}.y), max(s{{ r }}.z, s{{ r }}.w));
 {% endfor %}
 {{ exchange("most") }}

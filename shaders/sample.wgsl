@@ -3,12 +3,17 @@
 // Nothing is sorted: the bounds of top-k and top-p are found bit by bit, over a total order of floats as integers.
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
-{% include "random.wgsl" %}
 struct Params {
-    groups: u32, width: u32, first_row: u32, top_k: u32, top_p: f32, factor: f32, penalty: f32,
+    groups: u32, width: u32, first_row: u32, text_rows: u32, top_k: u32, top_p: f32, factor: f32, penalty: f32, ring: u32,
     x_at: u32, rng_at: u32, y_at: u32,
 {% if SEEN %}
     seen_at: u32,
+{% endif %}
+{% if STEPS %}
+    steps_at: u32,
+{% endif %}
+{% if ADVANCE %}
+    tokens_at: u32, positions_at: u32, history_at: u32,
 {% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -18,7 +23,17 @@ struct Params {
 {% if SEEN %}
 @group(0) @binding(4) var<storage, read_write> seen: array<u32>;
 {% endif %}
-const LOWEST = -3.4028234e38;
+{% if STEPS %}
+@group(0) @binding({{ 4 + SEEN }}) var<storage, {{ "read_write" if ADVANCE else "read" }}> steps: array<u32>;
+{% endif %}
+{% if ADVANCE %}
+@group(0) @binding({{ 5 + SEEN }}) var<storage, read_write> tokens: array<u32>;
+@group(0) @binding({{ 6 + SEEN }}) var<storage, read_write> positions: array<u32>;
+@group(0) @binding({{ 7 + SEEN }}) var<storage, read_write> history: array<u32>;
+{% include "advance.wgsl" %}
+{% endif %}
+{% include "random.wgsl" %}
+{% include "draw.wgsl" %}
 
 fn value(row: u32, i: u32) -> f32 {
     var v = x[p.x_at + row * p.width + i];
@@ -70,7 +85,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     least = max(least, nucleus);
 {% endif %}
 {% if not GREEDY %}
-    let seed = vec2<u32>(rng[p.rng_at], rng[p.rng_at + 1u]);
+    let key_of_row = key_of(row);
 {% endif %}
     var best = LOWEST;
     var place = p.width;
@@ -78,9 +93,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         var v = value(row, i);
 {% if not GREEDY %}
         if (key(v) < least) { continue; }
-        // 23 bits and a half: exact, and never 0 or 1.
-        let u = (f32(threefry(seed, vec2<u32>(i, p.first_row + row)).x >> 9u) + 0.5) * (1.0 / 8388608.0);
-        v = v - log(-log(u));
+        v = v + gumbel(key_of_row, i, row);
 {% endif %}
         if (v > best) { best = v; place = i; }
     }
@@ -93,6 +106,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         y[p.y_at + row] = chosen;
 {% if SEEN %}
         seen[p.seen_at + row * p.width + chosen] = 1u;
+{% endif %}
+{% if ADVANCE %}
+        advance(row, chosen);
 {% endif %}
     }
 }

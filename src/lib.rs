@@ -10,3 +10,4 @@ pub mod checkpoint;
 pub mod graph;
 pub mod ops;
 pub mod gpu;
+pub mod plot;

@@ -3,7 +3,6 @@
 
 pub mod kernels;
 mod measure;
-mod plot;
 mod report;
 mod shapes;
 mod steps;

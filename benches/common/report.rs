@@ -2,10 +2,9 @@
 
 use super::{
     measure::{Case, Measured, alternate},
-    plot::{Axes, Line, svg},
 };
 use clap::{Args, builder::TypedValueParser};
-use shaderlm::{gpu::Ceilings, graph::Engine};
+use shaderlm::{gpu::Ceilings, graph::Engine, plot::{Axes, Line, svg}};
 use std::{collections::BTreeMap, error::Error, path::PathBuf};
 
 /// The flags that all benchmarks have.

@@ -1,6 +1,9 @@
 // Bindings that all kernels of attention's gradient share. V and E are what stands around the type of an element: of a vec4, or nothing.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
+{% if BAND %}
+    band: u32,
+{% endif %}
     qkv_at: u32, dy_at: u32, lse_at: u32, delta_at: u32, d_at: u32,
 {% if QUERY %}
     o_at: u32,

@@ -1,6 +1,9 @@
 // Bindings that the kernels of attention with blocks of queries share.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
+{% if BAND %}
+    band: u32,
+{% endif %}
     qkv_at: u32, o_at: u32, lse_at: u32,
 {% if PADDED %}
     keys_at: u32,

@@ -8,13 +8,13 @@ use super::{
 use shaderlm::{
     models::{
         Model, ModelError, SHAKESPEARE, WeightFormat,
-        generate::{GenerationStats, Generator, Sampling},
+        generate::{GenerationStats, Generator, SMOOTH, Sampling},
     },
     text::{TextStream, Tokenizer},
 };
 use std::{
     io::{IsTerminal, Read, Write},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Write text that continues a prompt
@@ -79,11 +79,6 @@ pub struct Generate {
     #[command(flatten)]
     profile: ProfileArgs,
 }
-
-/// A reader should see something at least this often.
-const SMOOTH: Duration = Duration::from_millis(50);
-/// No submission should take longer, lest a watchdog take it for hung.
-const LONGEST: Duration = Duration::from_millis(250);
 
 /// One text of the batch.
 struct Row<'a> {
@@ -213,7 +208,9 @@ impl Generate {
         limits: &Limits,
     ) -> CliResult {
         let streaming = !self.json && rows.len() == 1;
-        let bound = if streaming && std::io::stdout().is_terminal() { SMOOTH } else { LONGEST };
+        if streaming && std::io::stdout().is_terminal() {
+            generator.set_bound(SMOOTH);
+        }
         if streaming && self.ids.is_empty() {
             let mut out = std::io::stdout().lock();
             // Only a prompt that was given is repeated.
@@ -224,10 +221,10 @@ impl Generate {
         }
         generator.prompt(prompts)?;
         self.take(generator.tokens(), rows, limits, streaming)?;
-        let mut chunk = 1;
         while rows.iter().any(|r| r.done.is_none()) {
-            if generator.room() == 0 {
-                // Forget the older half and read the rest again.
+            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
+            if generator.next(left)? == 0 {
+                // The cache is full: forget the older half and read the rest again.
                 let tails: Vec<Vec<u32>> = prompts
                     .iter()
                     .zip(rows.iter())
@@ -238,16 +235,8 @@ impl Generate {
                     })
                     .collect();
                 generator.restart(&tails)?;
-                self.take(generator.tokens(), rows, limits, streaming)?;
-                continue;
             }
-            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
-            let count = chunk.min(left).min(generator.room()).max(1);
-            let start = Instant::now();
-            generator.decode(count)?;
-            let each = start.elapsed() / count as u32;
             self.take(generator.tokens(), rows, limits, streaming)?;
-            chunk = ((bound.as_secs_f64() / each.as_secs_f64().max(1e-6)) as usize).clamp(1, 64);
         }
         Ok(())
     }

@@ -268,6 +268,16 @@ impl Gpu {
         polled.map(|_| ()).map_err(|e| GpuError::Lost { adapter: self.caps.name.clone(), reason: e.to_string() })
     }
 
+    /// Waits until that submission has run.
+    ///
+    /// # Errors
+    /// The device's loss, or any other fault.
+    pub fn wait_for(&self, submission: wgpu::SubmissionIndex) -> Result<(), GpuError> {
+        let polled = self.device.poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: None });
+        self.check()?;
+        polled.map(|_| ()).map_err(|e| GpuError::Lost { adapter: self.caps.name.clone(), reason: e.to_string() })
+    }
+
     /// Memory that the device has for itself, bytes, where the driver tells.
     pub fn memory(&self) -> Option<u64> {
         // Only Vulkan tells it through wgpu.

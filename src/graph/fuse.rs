@@ -1,4 +1,4 @@
-//! Fusion by epilogue: a kernel that declares what may follow within it takes its consumer on.
+//! Fusion by epilogue and by prologue: an operation that declares what may follow within the same kernel takes its consumer on.
 
 use super::record::{Graph, Node};
 use crate::ops::{Recorder, Tensor};
@@ -37,8 +37,14 @@ pub(super) fn fused(g: &Graph, live: &[usize], kept: &[Tensor]) -> Vec<Node> {
         let keep = users.len() > 1 || kept.contains(&result);
         let types: Vec<_> = next.inputs.iter().map(|&i| g.ty(i).clone()).collect();
         let Some(absorbed) = node.op.absorb(&*next.op, positions[0], &types, keep) else { continue };
+        let used = |output: &Tensor| kept.contains(output) || consumers.get(output).is_some_and(|users| !users.is_empty());
+        if absorbed.drops && node.outputs[1..].iter().any(used) {
+            continue;
+        }
         let mut outputs = next.outputs.clone();
-        outputs.extend_from_slice(&node.outputs[1..]);
+        if !absorbed.drops {
+            outputs.extend_from_slice(&node.outputs[1..]);
+        }
         if keep {
             outputs.push(result);
         }

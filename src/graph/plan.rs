@@ -7,13 +7,14 @@ use super::{
     host::{evaluate_watched, live_nodes},
     lowered::{Lowered, Step},
     profile::{self, Profiled, Profiler},
+    reader::{Place, Reader},
     record::{Graph, Leaf, Source},
 };
 use crate::{
-    gpu::{Access, Bound, Buffer, BufferSlice, Gpu, Kernel, timing},
+    gpu::{Access, Bound, Buffer, BufferSlice, Gpu, Kernel, ReadBack, timing},
     ops::{DType, HostData, HostTensor, Packing, Precision, Recorder, Storage, Tensor, TensorType},
 };
-use std::{collections::HashMap, sync::Arc, time::{Duration, Instant}};
+use std::{collections::HashMap, ops::Range, sync::Arc, time::{Duration, Instant}};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -262,27 +263,57 @@ impl GpuPlan {
         Ok(Self { gpu, bound, operations, cuts, inputs, outputs, sentinels, profiled, stats, _params: params })
     }
 
-    fn run(&self, times: usize) -> Result<(), GraphError> {
-        let mut encoder = self.gpu.encoder();
-        let mut recorded = 0;
-        for _ in 0..times {
+    /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
+    fn run(&self, times: usize, mut read: Option<(&Buffer, &mut ReadBack)>) -> Result<(), GraphError> {
+        if self.cuts.len() == 1 {
+            // Whole runs, as many as fit, in one pass.
+            let most = (DISPATCHES_A_SUBMISSION / self.bound.len().max(1)).max(1);
+            let mut done = 0;
+            while done < times || (times == 0 && done == 0) {
+                let now = most.min(times - done);
+                self.submit(0..self.bound.len(), now, [done == 0, done + now == times], &mut read)?;
+                done += now.max(1);
+            }
+            return Ok(());
+        }
+        for time in 0..times {
             let mut start = 0;
             for &end in &self.cuts {
-                {
-                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                    for bound in &self.bound[start..end] {
-                        bound.dispatch(&mut pass);
-                    }
-                }
-                recorded += end - start;
+                let last = time + 1 == times && end == self.bound.len();
+                self.submit(start..end, 1, [time == 0 && start == 0, last], &mut read)?;
                 start = end;
-                if self.cuts.len() > 1 || recorded >= DISPATCHES_A_SUBMISSION {
-                    self.gpu.submit(std::mem::replace(&mut encoder, self.gpu.encoder()))?;
-                    recorded = 0;
-                }
             }
         }
-        self.gpu.submit(encoder)?;
+        Ok(())
+    }
+
+    /// One submission: the dispatches `part`, `times` times over. Is it the first of a run, and the last?
+    fn submit(
+        &self,
+        part: Range<usize>,
+        times: usize,
+        [first, last]: [bool; 2],
+        read: &mut Option<(&Buffer, &mut ReadBack)>,
+    ) -> Result<(), GraphError> {
+        let mut encoder = self.gpu.encoder();
+        {
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: None,
+                timestamp_writes: read.as_ref().and_then(|(_, read)| read.timestamps(first, last)),
+            });
+            for _ in 0..times {
+                self.bound[part.clone()].iter().for_each(|bound| bound.dispatch(&mut pass));
+            }
+        }
+        match read {
+            Some((buffer, read)) if last => {
+                read.record(&mut encoder, buffer);
+                read.submitted(self.gpu.submit(encoder)?);
+            }
+            _ => {
+                self.gpu.submit(encoder)?;
+            }
+        }
         Ok(())
     }
 
@@ -298,7 +329,7 @@ impl GpuPlan {
             }
             profiled.count(left);
         }
-        if left > 0 { self.run(left) } else { Ok(()) }
+        if left > 0 { self.run(left, None) } else { Ok(()) }
     }
 
     fn sentinels_hold(&self) -> Result<bool, GraphError> {
@@ -407,7 +438,7 @@ impl Plan {
     pub fn run_times(&mut self, engine: &mut Engine, times: usize) -> Result<(), GraphError> {
         match &mut self.0 {
             Inner::Gpu(plan) if plan.profiled.is_some() => plan.run_profiled(times),
-            Inner::Gpu(plan) => plan.run(times),
+            Inner::Gpu(plan) => plan.run(times, None),
             Inner::Cpu(plan) => {
                 let mut variables: HashMap<_, _> = engine
                     .variables
@@ -443,6 +474,34 @@ impl Plan {
                         (name, Variable { ty, data: Stored::Cpu(tensor), packing: None })
                     })
                     .collect();
+                Ok(())
+            }
+        }
+    }
+
+    /// [`run_times`](Self::run_times), and has `reader` take what its variable is then. Returns as soon as the work is queued.
+    ///
+    /// # Errors
+    /// A fault of the device.
+    pub fn run_and_read(&mut self, engine: &mut Engine, times: usize, reader: &mut Reader) -> Result<(), GraphError> {
+        match (&mut self.0, &mut reader.place) {
+            (Inner::Gpu(plan), Place::Gpu(buffer, read)) => {
+                let times = match &mut plan.profiled {
+                    Some(profiled) if profiled.over() => {
+                        profiled.count(times);
+                        times
+                    }
+                    Some(_) => {
+                        plan.run_profiled(times)?;
+                        0
+                    }
+                    None => times,
+                };
+                plan.run(times, Some((buffer, read)))
+            }
+            _ => {
+                self.run_times(engine, times)?;
+                reader.place = Place::Cpu(engine.get(&reader.name)?);
                 Ok(())
             }
         }

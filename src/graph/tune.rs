@@ -166,7 +166,9 @@ impl Engine {
             if budget.is_some_and(|budget| begin.elapsed() >= budget) {
                 break;
             }
-            let timings = self.measure(graph, &lowered.nodes[node], decision, options)?;
+            let timings = self.measure(graph, &lowered.nodes[node], decision, options);
+            (0..lowered.nodes[node].inputs.len()).for_each(|input| self.remove(&packed_name(input)));
+            let timings = timings?;
             gpu.caps.tuning.remember(&decision.work, timings.clone());
             let rule = decision.kernels[decision.rule].clone();
             found.push(Tuned { work: decision.work.clone(), timings, rule });
@@ -177,23 +179,11 @@ impl Engine {
 
     /// Times each kernel of a choice on an operation of these sizes.
     fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
-        let timings = self.measure_each(graph, node, decision, options.precision);
-        (0..node.inputs.len()).for_each(|input| self.remove(&packed_name(input)));
-        timings
-    }
-
-    fn measure_each(
-        &mut self,
-        graph: &Graph,
-        node: &Node,
-        decision: &Decision,
-        precision: Precision,
-    ) -> Result<Timings, GraphError> {
         let mut fit: Vec<usize> = (0..decision.kernels.len()).collect();
-        let times = match self.race(graph, node, decision, precision, &fit) {
+        let times = match self.race(graph, node, decision, options.precision, &fit) {
             Err(GraphError::Gpu(GpuError::Validation { .. })) => {
-                fit = self.compiled(graph, node, decision, precision)?;
-                self.race(graph, node, decision, precision, &fit)?
+                fit = self.compiled(graph, node, decision, options.precision)?;
+                self.race(graph, node, decision, options.precision, &fit)?
             }
             times => times?,
         };

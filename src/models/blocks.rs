@@ -182,7 +182,7 @@ impl Qkv {
     /// Self-attention without the output projection, `[B,T,C] -> [B,T,C]`. `keys` is `[B,T]` u32, 0 where there is padding.
     pub fn attend(self, g: &mut Graph, x: Tensor, heads: usize, keys: Option<Tensor>) -> Result<Tensor, OpError> {
         let qkv = ops::matmul_with(g, x, self.weight, Some(self.bias), TRANSPOSED)?;
-        ops::attention(g, qkv, heads, Mask { causal: false, keys })
+        ops::attention(g, qkv, heads, Mask { causal: false, keys, band: None })
     }
 }
 

@@ -3,10 +3,13 @@
 
 use super::{Gpt2Config, gpt2::{Context, Gpt2, cache_name}};
 use crate::{
-    graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats},
+    graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats, Reader},
     ops::{self, HostTensor, OpError, Tensor, TensorType},
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 /// How the next token is chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,16 +39,36 @@ pub struct GenerationStats {
     pub decode_time: Duration,
     /// Submissions for them.
     pub submissions: usize,
+    /// What the device took for them by its own clock, where it has one.
+    pub device_time: Duration,
     /// The decoding plan.
     pub plan: PlanStats,
+    /// Bytes of weights that a step of the plan reads.
+    pub weight_bytes: u64,
+    /// Bytes of keys and values that a step reads for each token that a row has.
+    pub cache_bytes: u64,
 }
 
 /// Names of the variables that decoding keeps on the device.
 const TOKENS: &str = "generate.tokens";
 const POSITIONS: &str = "generate.positions";
 const RNG: &str = "generate.rng";
+const STEPS: &str = "generate.steps";
 const HISTORY: &str = "generate.history";
 const SEEN: &str = "generate.seen";
+
+/// The most tokens of a row that a submission makes; the ring on the device holds as many.
+const RING: usize = 64;
+/// A reader should see something at least this often.
+pub const SMOOTH: Duration = Duration::from_millis(50);
+/// No submission should take longer, lest a watchdog take it for hung.
+pub const LONGEST: Duration = Duration::from_millis(250);
+
+/// A submission whose tokens have not been read yet.
+struct Flight {
+    reader: Reader,
+    tokens: usize,
+}
 
 /// The decoding state of a batch of texts.
 pub struct Generator<'a> {
@@ -60,6 +83,15 @@ pub struct Generator<'a> {
     /// Those of them that have been read back.
     texts: Vec<Vec<u32>>,
     longest: usize,
+    /// Submissions under way, the oldest first, and readers that are free.
+    flights: VecDeque<Flight>,
+    readers: Vec<Reader>,
+    /// Tokens of the next submission.
+    pace: usize,
+    /// How long a submission should take.
+    bound: Duration,
+    /// When the last tokens came.
+    since: Instant,
     /// What it has taken so far.
     pub stats: GenerationStats,
 }
@@ -77,22 +109,54 @@ impl<'a> Generator<'a> {
         sampling: Sampling,
     ) -> Result<Self, GraphError> {
         // An earlier generation may have left its own, of other sizes.
-        for name in [TOKENS, POSITIONS, RNG, HISTORY, SEEN] {
+        for name in [TOKENS, POSITIONS, RNG, STEPS, HISTORY, SEEN] {
             engine.remove(name);
         }
         (0..config.n_layer).for_each(|layer| engine.remove(&cache_name(layer)));
         let mut g = Graph::new();
-        let state = State::record(&mut g, config, batch, capacity, &sampling)?;
+        let state = State::record(&mut g, config, batch, &sampling)?;
         let ids = ops::reshape(&mut g, state.tokens, [batch, 1])?;
         let model = Gpt2::new(config);
         let context = Context::Decode { positions: state.positions, capacity };
-        let states = model.hidden_states(&mut g, ids, context)?;
-        let hidden = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
+        let states = model.residual_stream(&mut g, ids, context)?;
+        let rows = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
+        let hidden = model.last_norm(&mut g, rows)?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &sampling)?;
         let decode = engine.compile(g, &[], &PlanOptions::named("decode"))?;
-        let stats = GenerationStats { plan: decode.stats(), ..GenerationStats::default() };
-        Ok(Self { engine, config, sampling, batch, capacity, decode, sampled: 0, texts: vec![Vec::new(); batch], longest: 0, stats })
+        let plan = decode.stats();
+        let cache_bytes = 4 * (config.n_layer * batch * 2 * config.n_embd) as u64;
+        // Of the tables that tokens are looked up in, a step reads a few rows.
+        let tables = config.n_positions + if config.tie_word_embeddings { 0 } else { config.vocab_size };
+        let seen = if state.seen.is_some() { batch * config.vocab_size } else { 0 };
+        let besides = 4 * (tables * config.n_embd + seen + batch * (RING + 3) + 2) as u64 + cache_bytes * capacity as u64;
+        let weight_bytes = plan.variable_bytes.saturating_sub(besides);
+        let stats = GenerationStats { plan, weight_bytes, cache_bytes, ..GenerationStats::default() };
+        let ring = TensorType::u32([batch, RING]);
+        // One is read while the device works for the other.
+        let readers = vec![engine.reader(HISTORY, &ring, true)?, engine.reader(HISTORY, &ring, true)?];
+        Ok(Self {
+            engine,
+            config,
+            sampling,
+            batch,
+            capacity,
+            decode,
+            sampled: 0,
+            texts: vec![Vec::new(); batch],
+            longest: 0,
+            flights: VecDeque::new(),
+            readers,
+            pace: 1,
+            bound: LONGEST,
+            since: Instant::now(),
+            stats,
+        })
+    }
+
+    /// Submissions are to take about so long; at most [`LONGEST`], which is what they take otherwise.
+    pub fn set_bound(&mut self, bound: Duration) {
+        self.bound = bound.min(LONGEST);
     }
 
     /// Processes the prompts, one a row, none empty, and samples the first token of each.
@@ -100,19 +164,21 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// A prompt is longer than the capacity, or a fault of the device.
     pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<(), GraphError> {
+        self.land()?;
         let start = Instant::now();
         let (batch, config) = (self.batch, self.config);
         let time = prompts.iter().map(Vec::len).max().unwrap_or(1);
         let mut g = Graph::new();
-        let state = State::record(&mut g, config, batch, self.capacity, &self.sampling)?;
+        let state = State::record(&mut g, config, batch, &self.sampling)?;
         let ids = g.input("ids", TensorType::u32([batch, time]));
         let last = g.input("last", TensorType::u32([batch]));
         let begin = g.input("begin", TensorType::u32([batch]));
         let model = Gpt2::new(config);
         let context = Context::Prompt { positions: begin, capacity: self.capacity };
-        let states = model.hidden_states(&mut g, ids, context)?;
+        let states = model.residual_stream(&mut g, ids, context)?;
         let rows = ops::reshape(&mut g, states[states.len() - 1], [batch * time, config.n_embd])?;
-        let hidden = ops::embedding(&mut g, rows, last)?;
+        let rows = ops::embedding(&mut g, rows, last)?;
+        let hidden = model.last_norm(&mut g, rows)?;
         let logits = model.head(&mut g, hidden)?;
         state.choose(&mut g, logits, &self.sampling)?;
         let mut plan = self.engine.compile(g, &[], &PlanOptions::named("prompt"))?;
@@ -128,7 +194,8 @@ impl<'a> Generator<'a> {
         plan.set(last, HostTensor::uints([batch], places))?;
         // The sampling step advances positions by one: to the prompts' lengths.
         self.engine.set(POSITIONS, &HostTensor::uints([batch], prompts.iter().map(at).collect()))?;
-        self.engine.set(RNG, &HostTensor::uints([2], vec![self.sampling.seed, self.sampled as u32]))?;
+        self.engine.set(RNG, &HostTensor::uints([2], vec![self.sampling.seed, 0]))?;
+        self.engine.set(STEPS, &HostTensor::uints([batch], vec![self.sampled as u32; batch]))?;
         if state.seen.is_some() {
             let vocab = config.vocab_size;
             let mut seen = vec![0; batch * vocab];
@@ -137,28 +204,84 @@ impl<'a> Generator<'a> {
             }
             self.engine.set(SEEN, &HostTensor::uints([batch, vocab], seen))?;
         }
-        plan.run(self.engine)?;
-        plan.wait()?;
-        self.take(1)?;
+        if let Some(mut reader) = self.readers.pop() {
+            plan.run_and_read(self.engine, 1, &mut reader)?;
+            self.take(reader, 1)?;
+        }
         self.longest = time + 1;
         self.stats.prompt_tokens += prompts.iter().map(Vec::len).sum::<usize>();
         self.stats.prompt_time += start.elapsed();
+        self.since = Instant::now();
         Ok(())
     }
 
-    /// Decodes `count` more tokens of each row, in one submission where they are few.
+    /// Decodes up to `wanted` more tokens of each row, none beyond the cache: waits for the oldest submission, while the device
+    /// has the next one already. Returns how many tokens a row came; 0 where there is no room, or nothing was wanted.
     ///
     /// # Errors
     /// A fault of the device.
-    pub fn decode(&mut self, count: usize) -> Result<(), GraphError> {
-        let start = Instant::now();
-        self.decode.run_times(self.engine, count)?;
-        self.decode.wait()?;
-        self.take(count)?;
-        self.longest += count;
+    pub fn next(&mut self, wanted: usize) -> Result<usize, GraphError> {
+        while let Some(reader) = self.readers.pop() {
+            let count = self.pace.min(wanted.saturating_sub(self.queued())).min(self.room());
+            if count == 0 {
+                self.readers.push(reader);
+                break;
+            }
+            self.queue(reader, count)?;
+        }
+        let Some(flight) = self.flights.pop_front() else { return Ok(0) };
+        let count = flight.tokens;
+        let time = self.take(flight.reader, count)?;
+        let since = std::mem::replace(&mut self.since, Instant::now());
+        let wall = self.since.duration_since(since);
         self.stats.decoded_tokens += count * self.batch;
-        self.stats.decode_time += start.elapsed();
+        self.stats.decode_time += wall;
+        self.stats.device_time += time.unwrap_or_default();
         self.stats.submissions += 1;
+        let each = time.unwrap_or(wall).as_secs_f64() / count as f64;
+        self.pace = ((self.bound.as_secs_f64() / each.max(1e-6)) as usize).clamp(1, RING);
+        Ok(count)
+    }
+
+    /// Decodes `count` more tokens of each row.
+    ///
+    /// # Errors
+    /// As [`Generator::next`].
+    pub fn decode(&mut self, count: usize) -> Result<(), GraphError> {
+        let mut left = count;
+        while left > 0 {
+            let came = self.next(left)?;
+            if came == 0 {
+                break;
+            }
+            left = left.saturating_sub(came);
+        }
+        Ok(())
+    }
+
+    /// Queues a submission of `count` tokens.
+    fn queue(&mut self, mut reader: Reader, count: usize) -> Result<(), GraphError> {
+        if self.flights.is_empty() {
+            self.since = Instant::now();
+        }
+        self.decode.run_and_read(self.engine, count, &mut reader)?;
+        self.flights.push_back(Flight { reader, tokens: count });
+        self.longest += count;
+        Ok(())
+    }
+
+    /// Tokens of a row that are under way.
+    fn queued(&self) -> usize {
+        self.flights.iter().map(|flight| flight.tokens).sum()
+    }
+
+    /// Waits for what is under way, and drops it.
+    fn land(&mut self) -> Result<(), GraphError> {
+        while let Some(mut flight) = self.flights.pop_front() {
+            flight.reader.take(self.engine)?;
+            self.sampled += flight.tokens;
+            self.readers.push(flight.reader);
+        }
         Ok(())
     }
 
@@ -185,15 +308,15 @@ impl<'a> Generator<'a> {
         &self.texts
     }
 
-    /// Reads the `count` newest tokens of each row from the device's ring.
-    fn take(&mut self, count: usize) -> Result<(), GraphError> {
-        let Some(history) = self.engine.get(HISTORY)? else { return Ok(()) };
-        let width = history.shape.width();
-        for (text, ring) in self.texts.iter_mut().zip(history.u().chunks(width)) {
-            text.extend((self.sampled..self.sampled + count).map(|step| ring[step % width]));
+    /// Waits for a submission of `count` tokens and takes them from the ring; how long the device took.
+    fn take(&mut self, mut reader: Reader, count: usize) -> Result<Option<Duration>, GraphError> {
+        let (ring, time) = reader.take(self.engine)?;
+        for (text, ring) in self.texts.iter_mut().zip(ring.u().chunks(RING)) {
+            text.extend((self.sampled..self.sampled + count).map(|step| ring[step % RING]));
         }
         self.sampled += count;
-        Ok(())
+        self.readers.push(reader);
+        Ok(time)
     }
 }
 
@@ -202,12 +325,13 @@ struct State {
     tokens: Tensor,
     positions: Tensor,
     rng: Tensor,
+    steps: Tensor,
     history: Tensor,
     seen: Option<Tensor>,
 }
 
 impl State {
-    fn record(g: &mut Graph, config: &Gpt2Config, batch: usize, capacity: usize, sampling: &Sampling) -> Result<Self, OpError> {
+    fn record(g: &mut Graph, config: &Gpt2Config, batch: usize, sampling: &Sampling) -> Result<Self, OpError> {
         let seen = if sampling.repetition_penalty == 1.0 {
             None
         } else {
@@ -217,7 +341,8 @@ impl State {
             tokens: g.variable(TOKENS, TensorType::u32([batch]))?,
             positions: g.variable(POSITIONS, TensorType::u32([batch]))?,
             rng: g.variable(RNG, TensorType::u32([2]))?,
-            history: g.variable(HISTORY, TensorType::u32([batch, capacity + 1]))?,
+            steps: g.variable(STEPS, TensorType::u32([batch]))?,
+            history: g.variable(HISTORY, TensorType::u32([batch, RING]))?,
             seen,
         })
     }
@@ -230,7 +355,8 @@ impl State {
             top_p: sampling.top_p,
             repetition_penalty: sampling.repetition_penalty,
         };
-        let chosen = ops::sample(g, logits, self.seen, self.rng, rule)?;
-        ops::advance(g, chosen, self.tokens, self.positions, self.rng, self.history)
+        let state = Some([self.tokens, self.positions, self.history]);
+        let decoding = ops::Decoding { rng: self.rng, steps: self.steps, text_rows: 1, seen: self.seen, state };
+        ops::choose(g, logits, &decoding, rule).map(|_| ())
     }
 }

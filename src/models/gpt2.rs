@@ -109,15 +109,33 @@ impl<'a> Gpt2<'a> {
     /// # Errors
     /// T is longer than the model's context.
     pub fn hidden_states(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Vec<Tensor>, OpError> {
+        let mut states = self.residual_stream(g, ids, context)?;
+        if let Some(last) = states.pop() {
+            states.push(self.last_norm(g, last)?);
+        }
+        Ok(states)
+    }
+
+    /// The same without the final layer norm.
+    ///
+    /// # Errors
+    /// T is longer than the model's context.
+    pub fn residual_stream(&self, g: &mut Graph, ids: Tensor, context: Context) -> Result<Vec<Tensor>, OpError> {
         let mut x = g.layer("embeddings", |g| self.embed(g, ids, context))?;
         let mut states = vec![x];
         for layer in 0..self.config.n_layer {
             x = g.layer(&format!("h.{layer}"), |g| self.mode.block(g, |g| self.block(g, layer, x, context)))?;
             states.push(x);
         }
-        states.pop();
-        states.push(g.layer("ln_f", |g| self.norm(g, x, "transformer.ln_f"))?);
         Ok(states)
+    }
+
+    /// The final layer norm of rows of the residual stream.
+    ///
+    /// # Errors
+    /// `x` has another width.
+    pub fn last_norm(&self, g: &mut Graph, x: Tensor) -> Result<Tensor, OpError> {
+        g.layer("ln_f", |g| self.norm(g, x, "transformer.ln_f"))
     }
 
     /// wte(ids) + wpe(positions)
@@ -165,15 +183,14 @@ impl<'a> Gpt2<'a> {
             g.variable(&cache_name(layer), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
         };
         let y = match context {
-            Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys })?,
+            Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys, band: None })?,
             Context::Prompt { positions, capacity } => {
                 let cache = cache(g, capacity)?;
                 ops::cache_write(g, cache, qkv, positions)?;
-                ops::attention(g, qkv, heads, Mask { causal: true, keys: None })?
+                ops::attention(g, qkv, heads, Mask { causal: true, keys: None, band: None })?
             }
             Context::Decode { positions, capacity } => {
                 let cache = cache(g, capacity)?;
-                ops::cache_write(g, cache, qkv, positions)?;
                 ops::attention_cached(g, qkv, cache, positions, heads)?
             }
         };

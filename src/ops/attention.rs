@@ -43,6 +43,9 @@ pub struct Mask {
     pub causal: bool,
     /// `[B,T]` of u32: 0 for a key that is padding, anything else for one that may be attended. All, if `None`.
     pub keys: Option<Tensor>,
+    /// Of those at its own position or before it only so many, its own included: the locally banded layers of GPT-3 (Brown et al.
+    /// 2020, section 2.1, after Child et al. 2019). All, if `None`.
+    pub band: Option<usize>,
 }
 
 /// `[B,T,3C] -> [B,T,C]` and the log-sum-exp of the scores, `[B,heads,T]`, which the backward pass recomputes from.
@@ -51,16 +54,20 @@ pub struct Mask {
 pub(super) struct Attention {
     pub heads: usize,
     pub causal: bool,
+    pub band: Option<usize>,
 }
 
 /// Attention over GPT-2's fused projection: each row of `qkv`, `[B,T,3C]`, is q, then k, then v, each `C = heads * D` wide
 /// with the heads one after another. Scores are scaled by 1/sqrt(D). A query whose every key is masked gives zeros.
 ///
 /// # Errors
-/// Shapes do not fit, or a head is wider than 128.
+/// Shapes do not fit, a head is wider than 128, or there is a band of no keys or one that is not causal.
 pub fn attention(g: &mut dyn Recorder, qkv: Tensor, heads: usize, mask: Mask) -> Result<Tensor, OpError> {
     let inputs: Vec<_> = [qkv].into_iter().chain(mask.keys).collect();
-    record_one(g, Attention { heads, causal: mask.causal }, &inputs)
+    ensure(mask.band.is_none_or(|band| band > 0 && mask.causal), || {
+        "a band of attention is causal, and of one key at least".into()
+    })?;
+    record_one(g, Attention { heads, causal: mask.causal, band: mask.band }, &inputs)
 }
 
 /// The sizes of an attention.
@@ -117,13 +124,11 @@ impl Sizes {
         let spread = cx.caps.subgroup == Some(8);
         Tile { lanes: 8, rows: if self.t <= 8 { 1 } else { most }, step: if spread { 8 } else { 4 }, spread }
     }
-    /// Whether query `t` of batch `b` may attend to key `k`.
-    fn visible(self, causal: bool, keys: Option<&[u32]>, b: usize, t: usize, k: usize) -> bool {
-        (!causal || k <= t) && keys.is_none_or(|keys| keys[b * self.t + k] != 0)
-    }
     /// Keys that query `t` of batch `b` may attend to.
-    pub fn keys(self, causal: bool, mask: Option<&[u32]>, b: usize, t: usize) -> impl Iterator<Item = usize> {
-        (0..self.t).filter(move |&k| self.visible(causal, mask, b, t, k))
+    pub fn keys(self, attention: &Attention, mask: Option<&[u32]>, b: usize, t: usize) -> impl Iterator<Item = usize> {
+        let start = attention.band.map_or(0, |band| (t + 1).saturating_sub(band));
+        let end = if attention.causal { t + 1 } else { self.t };
+        (start..end).filter(move |&k| mask.is_none_or(|keys| keys[b * self.t + k] != 0))
     }
 }
 
@@ -164,6 +169,32 @@ pub(super) fn attend<'a, T: Real>(
     top + sum.ln()
 }
 
+impl Attention {
+    /// Floating-point operations of `products` products of the scores' size.
+    pub fn flops_of(&self, s: Sizes, products: usize) -> u64 {
+        // With a causal mask half of the scores, with a band those in it.
+        let twice = match self.band.map(|band| band.min(s.t)) {
+            Some(band) => band * (2 * s.t + 1 - band),
+            None if self.causal => s.t * s.t,
+            None => 2 * s.t * s.t,
+        };
+        (s.b * s.h * twice * s.d * products) as u64
+    }
+
+    /// The variant of a kernel for its mask, and the word that this takes.
+    pub fn masked(&self, kernel: Kernel, padded: bool, t: usize) -> (Kernel, Option<u32>) {
+        // A longer one than there are rows masks nothing, and must not overflow.
+        let band = self.band.map(|band| band.min(t) as u32);
+        (kernel.with("CAUSAL", self.causal).with("PADDED", padded).with("BAND", band.is_some()), band)
+    }
+
+    /// What is masked, in words.
+    pub fn words(&self, padded: bool) -> String {
+        let words = [(self.causal, " causal"), (padded, " padded")].map(|(on, word)| if on { word } else { "" }).concat();
+        words + &self.band.map_or(String::new(), |band| format!(" banded {band}"))
+    }
+}
+
 impl Operation for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -192,7 +223,7 @@ impl Operation for Attention {
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         let Ok(s) = Sizes::of(&inputs[0].shape, self.heads) else { return 0 };
-        (s.b * s.h * s.t * s.t * s.d) as u64 * if self.causal { 2 } else { 4 }
+        self.flops_of(s, 2)
     }
 
     fn half_input(&self, i: usize) -> Half {
@@ -209,7 +240,7 @@ impl Operation for Attention {
         let tile = s.tile(cx, 2);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &o.all()]);
         let flops = self.flops(&[qkv.ty.clone()], &[]);
-        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.causal, keys.is_some(), vec4), flops);
+        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.words(keys.is_some()), vec4), flops);
         let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
         // Ranges of rows that are multiples of four elements begin on vectors where the whole does.
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
@@ -225,8 +256,9 @@ impl Operation for Attention {
                     kernel.with("VEC", vec4).with("CACHE", false)
                 }
             };
-            let kernel = kernel.with("CAUSAL", self.causal).with("PADDED", keys.is_some());
+            let (kernel, band) = self.masked(kernel, keys.is_some(), s.t);
             let words = [s.t as u32, s.h as u32, blocks as u32, s.t as u32, (s.scale() as f32).to_bits()];
+            let words: Vec<_> = words.into_iter().chain(band).collect();
             cx.dispatch(kernel, &bindings, &words, batch * s.h * blocks)?;
         }
         Ok(())
@@ -245,7 +277,7 @@ impl Reference for Attention {
             for h in 0..s.h {
                 for t in 0..s.t {
                     let part = |t, third| &qkv[s.at(b, t, third, h)..][..s.d];
-                    let visible: Vec<_> = s.keys(self.causal, mask, b, t).collect();
+                    let visible: Vec<_> = s.keys(self, mask, b, t).collect();
                     let rows = visible.iter().map(|&k| (part(k, 1), part(k, 2)));
                     let y = &mut o_data[s.out_at(b, t, h)..][..s.d];
                     lse_data[s.row(b, h, t)] = attend(part(t, 0), T::from_f64(s.scale()), rows, y);

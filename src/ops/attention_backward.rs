@@ -23,8 +23,8 @@ impl Operation for AttentionBackward {
 
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         let Ok(s) = Sizes::of(&inputs[0].shape, self.0.heads) else { return 0 };
-        // Seven products: the scores and the gradient of the probabilities on both sides, dq, dk and dv.
-        (s.b * s.h * s.t * s.t * s.d) as u64 * if self.0.causal { 7 } else { 14 }
+        // The scores and the gradient of the probabilities on both sides, dq, dk and dv.
+        self.0.flops_of(s, 7)
     }
 
     fn half_input(&self, i: usize) -> Half {
@@ -42,7 +42,7 @@ impl Operation for AttentionBackward {
         let tile = s.tile(cx, 1);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &dqkv.all(), &o.all(), &dy.all()]);
         let flops = self.flops(&[qkv.ty.clone()], &[]);
-        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.causal, keys.is_some(), vec4), flops);
+        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.words(keys.is_some()), vec4), flops);
         let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());
@@ -64,9 +64,10 @@ impl Operation for AttentionBackward {
                         kernel.with("VEC", vec4)
                     }
                 };
-                let kernel = kernel.with("CAUSAL", self.0.causal).with("PADDED", keys.is_some()).with("QUERY", query);
+                let (kernel, band) = self.0.masked(kernel, keys.is_some(), s.t);
                 let words = [s.t as u32, s.h as u32, blocks as u32, (s.scale() as f32).to_bits()];
-                cx.dispatch(kernel, &bindings, &words, range.len() * s.h * blocks)?;
+                let words: Vec<_> = words.into_iter().chain(band).collect();
+                cx.dispatch(kernel.with("QUERY", query), &bindings, &words, range.len() * s.h * blocks)?;
             }
         }
         Ok(())
@@ -89,7 +90,7 @@ impl Reference for AttentionBackward {
                     let part = |t, third| &qkv[s.at(b, t, third, h)..][..s.d];
                     let (out, dout) = (&o[s.out_at(b, t, h)..][..s.d], &dy[s.out_at(b, t, h)..][..s.d]);
                     let delta = dot(out, dout);
-                    for k in s.keys(self.0.causal, mask, b, t) {
+                    for k in s.keys(&self.0, mask, b, t) {
                         let p = (dot(part(t, 0), part(k, 1)) * scale - lse[s.row(b, h, t)]).exp();
                         let ds = p * (dot(dout, part(k, 2)) - delta) * scale;
                         add_scaled(&mut d[s.at(b, t, 0, h)..][..s.d], ds, part(k, 1));

@@ -51,12 +51,12 @@ impl Blocked {
 }
 
 /// The kernel to take; none for the one that holds rows in registers, which software adapters like better, and which does what
-/// others cannot: `vec4` says whether rows are read in vectors.
+/// others cannot: `vec4` says whether rows are read in vectors. `mask`: what is masked, in words.
 pub(super) fn choose(
     cx: &mut Lowering<'_>,
     s: Sizes,
     pass: Pass,
-    (causal, padded, vec4): (bool, bool, bool),
+    (mask, vec4): (String, bool),
     flops: u64,
 ) -> Option<Blocked> {
     if !vec4 {
@@ -76,8 +76,7 @@ pub(super) fn choose(
     }
     let names = ["rows".to_owned()].into_iter().chain(list.iter().map(|block| block.name())).collect();
     let pass = if pass == Pass::Forward { "attention" } else { "attention_backward" };
-    let words = [(causal, " causal"), (padded, " padded")].map(|(on, word)| if on { word } else { "" }).concat();
-    let work = format!("{pass}{words} {}x{} of {}x{}", s.b, s.h, s.t, s.d);
+    let work = format!("{pass}{mask} {}x{} of {}x{}", s.b, s.h, s.t, s.d);
     let error = mixed.then_some(ROUNDED);
     cx.choose_within(work, names, rule, flops, error).checked_sub(1).map(|place| list[place])
 }

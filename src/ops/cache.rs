@@ -1,4 +1,4 @@
-//! The key-value cache of decoding: `[B, capacity, 2C]`, each row k, then v.
+//! The key-value cache of decoding: `[B, capacity, 2C]`, each row k, then v, with room for so many tokens from the start.
 
 use super::{
     attention::{Sizes, attend},
@@ -7,12 +7,19 @@ use super::{
 
 /// Lanes of a workgroup that copies.
 const LANES: usize = 64;
+/// Those of one that attends, on a GPU.
+const WIDE: usize = 256;
+/// Queries that such a workgroup has at most.
+const ROWS: usize = 4;
+/// Keys that it can have, and those that it has where they are split over several.
+const MOST_KEYS: usize = 512;
+const SPLIT_KEYS: usize = 256;
 
 /// `cache [B,N,2C], qkv [B,T,3C], positions [B]`; updates the cache.
 #[derive(Debug)]
 struct CacheWrite;
 
-/// `qkv [B,T,3C], cache [B,N,2C], positions [B] -> [B,T,C]`
+/// `qkv [B,T,3C], cache [B,N,2C], positions [B] -> [B,T,C]`; updates the cache.
 #[derive(Debug)]
 struct AttentionCached {
     heads: usize,
@@ -29,7 +36,8 @@ pub fn cache_write(g: &mut dyn Recorder, cache: Tensor, qkv: Tensor, positions: 
 }
 
 /// Attention of the queries in `qkv` `[B,T,3C]`, the first of each text at its place in `positions` `[B]` u32, to the keys
-/// and values in `cache` `[B,N,2C]` up to their own place: `[B,T,C]`. Their own must have been written before.
+/// and values before it in `cache` `[B,N,2C]` and to their own up to their place: `[B,T,C]`. Their own are put into the cache;
+/// places beyond it are dropped, and not attended to.
 ///
 /// # Errors
 /// Shapes do not fit, or a head is wider than 128.
@@ -116,6 +124,9 @@ impl Operation for AttentionCached {
         let s = Sizes::of(&inputs[0].shape, self.heads)?;
         Ok(vec![TensorType::f32([s.b, s.t, s.c()])])
     }
+    fn updates(&self) -> Vec<usize> {
+        vec![1]
+    }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         // Of a full cache.
         (4 * inputs[0].shape.0[1] * inputs[1].elements() / 2) as u64
@@ -124,34 +135,90 @@ impl Operation for AttentionCached {
         let (qkv, cache, positions, y) = (cx.input(0), cx.input(1), cx.input(2), cx.output(0));
         let s = Sizes::of(&qkv.ty.shape, self.heads)?;
         let capacity = cache.ty.shape.0[1];
-        let tile = s.tile(cx, 2);
-        let blocks = tile.blocks(s.t);
         for range in cx.row_ranges(s.b, s.c() * (2 * capacity).max(3 * s.t))? {
-            let from = qkv.rows(range.clone(), s.t * 3 * s.c());
-            let to = y.rows(range.clone(), s.t * s.c());
-            let keys = cache.rows(range.clone(), capacity * 2 * s.c());
-            let vec4 = cx.vec4(s.d, &[&from, &to, &keys]);
-            let kernel = tile
-                .variant(kernel!("attention"), "KEYS")
-                .with("D", s.d as u32)
-                .with("VEC", vec4)
-                .with("CAUSAL", true)
-                .with("PADDED", false)
-                .with("CACHE", true);
-            let words =
-                [s.t as u32, s.h as u32, blocks as u32, capacity as u32, (s.scale() as f32).to_bits()];
-            let bindings = [from.read(), to.write(), keys.read(), positions.part(range.clone()).read()];
-            cx.dispatch(kernel, &bindings, &words, range.len() * s.h * blocks)?;
+            let piece = Piece {
+                s: Sizes { b: range.len(), ..s },
+                capacity,
+                qkv: qkv.rows(range.clone(), s.t * 3 * s.c()),
+                y: y.rows(range.clone(), s.t * s.c()),
+                cache: cache.rows(range.clone(), capacity * 2 * s.c()),
+                positions: positions.part(range),
+            };
+            let vec4 = cx.vec4(s.d, &[&piece.qkv, &piece.y, &piece.cache]);
+            if cx.caps.software || !vec4 || (cx.caps.max_invocations as usize) < WIDE {
+                piece.by_rows(cx, vec4)?;
+            } else {
+                piece.by_keys(cx)?;
+            }
         }
         Ok(())
     }
     host_reference!();
 }
+
+/// Texts whose cache fits a binding.
+struct Piece {
+    s: Sizes,
+    capacity: usize,
+    qkv: Window,
+    y: Window,
+    cache: Window,
+    positions: Window,
+}
+
+impl Piece {
+    /// A query a lane, which software adapters like better.
+    fn by_rows(self, cx: &mut Lowering<'_>, vec4: bool) -> Result<(), OpError> {
+        let s = self.s;
+        let tile = s.tile(cx, 2);
+        let blocks = tile.blocks(s.t);
+        let kernel = tile
+            .variant(kernel!("attention"), "KEYS")
+            .with("D", s.d as u32)
+            .with("VEC", vec4)
+            .with("CAUSAL", true)
+            .with("PADDED", false)
+            .with("BAND", false)
+            .with("CACHE", true);
+        let words = [s.t as u32, s.h as u32, blocks as u32, self.capacity as u32, (s.scale() as f32).to_bits()];
+        let bindings = [self.qkv.read(), self.y.write(), self.cache.write(), self.positions.read()];
+        cx.dispatch(kernel, &bindings, &words, s.b * s.h * blocks)
+    }
+
+    /// A key a lane. A cache of few keys takes one dispatch.
+    fn by_keys(self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let s = self.s;
+        let splits = if self.capacity <= MOST_KEYS { 1 } else { self.capacity.div_ceil(SPLIT_KEYS) };
+        let rows = [1, 2, ROWS].into_iter().find(|&rows| rows >= s.t).unwrap_or(ROWS);
+        let blocks = s.t.div_ceil(rows);
+        let parts = (splits > 1).then(|| cx.scratch(s.b * s.h * s.t * splits * (s.d + 4)));
+        let kernel = kernel!("attention_decode")
+            .with("WG", WIDE as u32)
+            .with("SUBGROUP", false)
+            .with("ROWS", rows as u32)
+            .with("RANGE", if splits > 1 { SPLIT_KEYS } else { MOST_KEYS } as u32)
+            .with("D", s.d as u32)
+            .with("SPLIT", splits > 1);
+        let words = [s.t, s.h, blocks, splits, self.capacity].map(|n| n as u32);
+        let words: Vec<_> = words.into_iter().chain([(s.scale() as f32).to_bits()]).collect();
+        let to = parts.as_ref().map_or_else(|| self.y.clone(), Operand::all);
+        let bindings = [self.qkv.read(), to.write(), self.cache.write(), self.positions.read()];
+        cx.dispatch(kernel, &bindings, &words, s.b * s.h * blocks * splits)?;
+        let Some(parts) = parts else { return Ok(()) };
+        let units = self.y.len / 4;
+        let words = [units, s.t, s.h, splits].map(|n| n as u32);
+        let kernel = kernel!("attention_combine").with("D", s.d as u32);
+        cx.besides(|cx| cx.dispatch(kernel, &[parts.all().read(), self.y.write()], &words, units.div_ceil(LANES)))
+    }
+}
+
 impl Reference for AttentionCached {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let mut y = HostTensor::zeros(&outputs[0]);
-        let Ok(s) = Sizes::of(&inputs[0].shape, self.heads) else { return vec![y] };
-        let (qkv, cache, capacity) = (inputs[0].f(), inputs[1].f(), inputs[1].shape.0[1]);
+        let written = vec![inputs[1].clone(), inputs[0].clone(), inputs[2].clone()];
+        let written = CacheWrite.run(written, &[]).swap_remove(0);
+        let Ok(s) = Sizes::of(&inputs[0].shape, self.heads) else { return vec![y, written] };
+        let (qkv, cache, capacity) = (inputs[0].f(), written.f(), inputs[1].shape.0[1]);
         let data = y.f_mut();
         for (b, &position) in inputs[2].u().iter().enumerate() {
             for h in 0..s.h {
@@ -166,6 +233,6 @@ impl Reference for AttentionCached {
                 }
             }
         }
-        vec![y]
+        vec![y, written]
     }
 }

@@ -1,6 +1,6 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton, "Layer normalization", 2016).
 
-use super::*;
+use super::{matmul::normalised, *};
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
@@ -8,9 +8,19 @@ const PORTABLE_LANES: u32 = 64;
 const COLUMN_PART: usize = 64;
 
 /// `x [.., w], gamma [w], beta [w] -> y [.., w], mean [..], rstd [..]`
-#[derive(Debug)]
-struct LayerNorm {
-    epsilon: f32,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerNorm {
+    pub epsilon: f32,
+}
+
+/// A layer norm as the prologue of another operation's kernel.
+pub(super) struct Normalised {
+    /// `[w]`
+    pub gamma: Operand,
+    /// `[w]`
+    pub beta: Operand,
+    /// Added to the variance.
+    pub epsilon: f32,
 }
 
 /// `dy [.., w], x [.., w], gamma [w], mean [..], rstd [..] -> dx [.., w]`
@@ -92,6 +102,9 @@ impl Operation for LayerNorm {
     }
     fn half_output(&self, i: usize) -> bool {
         i == 0
+    }
+    fn absorb(&self, next: &dyn Operation, position: usize, types: &[TensorType], keep: bool) -> Option<Absorbed> {
+        if keep { None } else { normalised(*self, next, position, types) }
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, gamma, beta) = (cx.input(0), cx.input(1), cx.input(2));

@@ -65,7 +65,7 @@ pub use mse::mse;
 pub use packing::{Format, Packed, Packing, Parts};
 pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
-pub use sample::{Sample, advance, likeliest, sample};
+pub use sample::{Decoding, Sample, choose, likeliest, sample};
 pub use softmax::softmax;
 pub use tokens::{hide_labels, only_places, place_tokens, replaced_labels};
 pub use view::{ROW_UNIT, concat, reshape, slice, transpose, whole_rows};
@@ -131,6 +131,8 @@ pub struct Absorbed {
     pub op: Arc<dyn Operation>,
     /// Inputs of the absorbed operation that are appended to the inputs of the absorbing one.
     pub extra_inputs: Vec<usize>,
+    /// The absorbing one's outputs after the first are not made any more.
+    pub drops: bool,
 }
 
 /// An operation.

@@ -1,6 +1,7 @@
 //! The choice of the next token on the device: repetition penalty, temperature, top-k, top-p, and a draw by Gumbel noise.
 
 use super::{random::threefry, *};
+use crate::gpu::Kernel;
 use rayon::prelude::*;
 
 /// Lanes of a row. Many, whatever the adapter's subgroups are: the bounds take 64 passes over the row, and Mesa's software
@@ -27,13 +28,35 @@ impl Sample {
     }
 }
 
-/// `logits [B,V], rng [2], seen [B,V] or none -> [B]`; updates what was seen.
-#[derive(Debug)]
-struct SampleRows(Sample);
+/// `logits [R,V], rng [2], seen [R,V], steps [R], tokens [R], positions [R], history [R,N] -> [R]`, with those from the third on that
+/// the flags name; updates what was seen, and what moves on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SampleRows {
+    rule: Sample,
+    seen: bool,
+    /// Each row has a step of its own.
+    steps: bool,
+    /// Rows of one text, which differ in their steps alone.
+    text_rows: usize,
+    /// Tokens, positions, steps and history move on.
+    advance: bool,
+}
 
-/// `chosen [B], tokens [B], positions [B], rng [2], history [B,N]`; updates all but the first.
-#[derive(Debug)]
-struct Advance;
+/// What decoding keeps of its rows on the device.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoding {
+    /// `[2]` u32, whose first word is the seed.
+    pub rng: Tensor,
+    /// `[R]` u32: how many tokens of its text were chosen before the row's.
+    pub steps: Tensor,
+    /// Rows of one text, for tokens one after another; they differ in their steps alone.
+    pub text_rows: usize,
+    /// `[R,V]` u32, not 0 for tokens that the penalty applies to; the chosen one is marked.
+    pub seen: Option<Tensor>,
+    /// `[R]` u32, `[R]` u32 and `[R,N]` u32: the newest token, its position, and the tokens of the last N steps, a ring. They, and
+    /// the steps, move on by a token.
+    pub state: Option<[Tensor; 3]>,
+}
 
 /// Chooses a token of each row: `logits [B,V], rng [2] u32 -> [B]` u32. `seen` `[B,V]` u32 is not 0 for tokens that the
 /// penalty applies to; the chosen one is marked in it.
@@ -50,7 +73,18 @@ pub fn sample(
     rule: Sample,
 ) -> Result<Tensor, OpError> {
     let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).collect();
-    record_one(g, SampleRows(rule), &inputs)
+    let op = SampleRows { rule, seen: seen.is_some(), steps: false, text_rows: 1, advance: false };
+    record_one(g, op, &inputs)
+}
+
+/// The same for decoding: `logits [R,V] -> [R]` u32. The draw is a function of the seed, the row's text, its step and the logits.
+///
+/// # Errors
+/// Shapes do not fit, or a setting is out of its range.
+pub fn choose(g: &mut dyn Recorder, logits: Tensor, decoding: &Decoding, rule: Sample) -> Result<Tensor, OpError> {
+    let Decoding { rng, steps, text_rows, seen, state } = *decoding;
+    let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).chain([steps]).chain(state.into_iter().flatten()).collect();
+    record_one(g, SampleRows { rule, seen: seen.is_some(), steps: true, text_rows, advance: state.is_some() }, &inputs)
 }
 
 /// The likeliest token of each row, the first of equals: `logits [B,V] -> [B]` u32.
@@ -62,27 +96,62 @@ pub fn likeliest(g: &mut dyn Recorder, logits: Tensor) -> Result<Tensor, OpError
     sample(g, logits, None, rng, Sample::plain(0.0))
 }
 
-/// Moves decoding on by a token: `tokens` becomes `chosen` (both `[B]` u32), `positions` `[B]` u32 and the step in `rng`
-/// `[2]` u32 grow by one, and `chosen` is put at the step's place in `history` `[B,N]` u32, which is a ring.
-///
-/// # Errors
-/// Shapes do not fit.
-pub fn advance(
-    g: &mut dyn Recorder,
-    chosen: Tensor,
-    tokens: Tensor,
-    positions: Tensor,
-    rng: Tensor,
-    history: Tensor,
-) -> Result<(), OpError> {
-    g.record(Arc::new(Advance), &[chosen, tokens, positions, rng, history])?;
-    Ok(())
-}
-
 /// A total order of floats as unsigned integers.
 fn key(x: f32) -> u32 {
     let bits = x.to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
+}
+
+impl SampleRows {
+    /// Whether it is a draw from all tokens, or the likeliest: what a product's workgroups can begin.
+    pub fn plain(&self) -> bool {
+        let rule = self.rule;
+        let all = rule.temperature == 0.0 || (rule.top_k == 0 && rule.top_p == 1.0);
+        all && !self.seen && rule.repetition_penalty == 1.0
+    }
+    /// What logits are multiplied by.
+    pub fn factor(&self) -> f32 {
+        if self.rule.temperature == 0.0 { 1.0 } else { 1.0 / self.rule.temperature }
+    }
+    /// The variant of a kernel that draws.
+    pub fn variant(&self, kernel: Kernel) -> Kernel {
+        kernel.with("GREEDY", self.rule.temperature == 0.0).with("STEPS", self.steps)
+    }
+    /// Rows of one text.
+    pub fn text_rows(&self) -> usize {
+        self.text_rows
+    }
+    /// Where the steps are among the inputs.
+    pub fn steps_at(&self) -> Option<usize> {
+        self.steps.then_some(2 + usize::from(self.seen))
+    }
+    /// What moves on: steps, tokens, positions and history, among the inputs.
+    fn state(&self) -> Vec<usize> {
+        let first = 2 + usize::from(self.seen);
+        if self.advance { (first..first + 4).collect() } else { Vec::new() }
+    }
+
+    /// The end of a draw that a product's workgroups have begun: `parts` has, for each row, `slots` pairs of a value and its token.
+    /// `inputs` are the operation's own.
+    ///
+    /// # Errors
+    /// A row of them is larger than a binding.
+    pub fn finish(&self, cx: &mut Lowering<'_>, inputs: &[Operand], parts: &Operand, slots: usize, y: &Operand) -> Result<(), OpError> {
+        let rows = y.ty.elements();
+        let lanes = if cx.caps.software { 8 } else { LANES };
+        let kernel = kernel!("sample_best")
+            .with("WG", lanes)
+            .with("SUBGROUP", cx.caps.subgroup == Some(lanes))
+            .with("ADVANCE", self.advance);
+        let state: Vec<_> = self.state().into_iter().map(|i| &inputs[i]).collect();
+        let ring = state.last().map_or(1, |history| history.ty.shape.width());
+        for range in cx.row_ranges(rows, 2 * slots)? {
+            let mut bindings = vec![parts.rows(range.clone(), 2 * slots).read(), y.part(range.clone()).write()];
+            bindings.extend(state.iter().map(|part| part.rows(range.clone(), part.ty.elements() / rows).write()));
+            cx.dispatch(kernel.clone(), &bindings, &[slots as u32, ring as u32], range.len())?;
+        }
+        Ok(())
+    }
 }
 
 impl Operation for SampleRows {
@@ -90,11 +159,23 @@ impl Operation for SampleRows {
         "sample"
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        expect(inputs, if inputs.len() == 2 { "fu" } else { "fuu" })?;
-        let (rule, logits) = (self.0, &inputs[0].shape);
+        let more = usize::from(self.seen) + usize::from(self.steps) + if self.advance { 3 } else { 0 };
+        expect(inputs, &format!("f{}", "u".repeat(1 + more)))?;
+        let (rule, logits) = (self.rule, &inputs[0].shape);
         ensure(logits.rank() == 2 && logits.width() > 0, || format!("logits are [rows, vocabulary], not {logits}"))?;
         ensure(inputs[1].shape.0 == [2], || format!("a random state is [2], not {}", inputs[1].shape))?;
-        ensure(inputs.get(2).is_none_or(|seen| seen.shape == *logits), || "what was seen has another shape".into())?;
+        ensure(!self.seen || inputs[2].shape == *logits, || "what was seen has another shape".into())?;
+        let rows = logits.0[0];
+        let whole = self.text_rows > 0 && rows % self.text_rows == 0;
+        ensure(whole, || format!("{rows} rows are not made of texts of {}", self.text_rows))?;
+        ensure(self.steps_at().is_none_or(|at| inputs[at].elements() == rows), || format!("steps are not [{rows}]"))?;
+        if let [_, tokens, positions, history] = self.state()[..] {
+            let ring = &inputs[history].shape;
+            let fits = inputs[tokens].elements() == rows && inputs[positions].elements() == rows;
+            ensure(fits && ring.rank() == 2 && ring.0[0] == rows && ring.width() > 0, || {
+                format!("tokens, positions and history do not fit {rows} rows")
+            })?;
+        }
         ensure(rule.temperature >= 0.0 && rule.temperature.is_finite(), || {
             format!("a temperature of {} is not a number from 0 up", rule.temperature)
         })?;
@@ -102,11 +183,12 @@ impl Operation for SampleRows {
         ensure(rule.repetition_penalty > 0.0 && rule.repetition_penalty.is_finite(), || {
             format!("a repetition penalty of {} is not above 0", rule.repetition_penalty)
         })?;
-        Ok(vec![TensorType::u32([logits.0[0]])])
+        Ok(vec![TensorType::u32([rows])])
     }
     fn updates(&self) -> Vec<usize> {
         // The caller may give nothing to mark; then there is no such input.
-        if self.0.repetition_penalty == 1.0 { Vec::new() } else { vec![2] }
+        let seen = self.seen && self.rule.repetition_penalty != 1.0;
+        seen.then_some(2).into_iter().chain(self.state()).collect()
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         16 * inputs[0].elements() as u64
@@ -114,27 +196,37 @@ impl Operation for SampleRows {
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (logits, rng, y) = (cx.input(0), cx.input(1), cx.output(0));
         let (rows, width) = (logits.ty.shape.rows(), logits.ty.shape.width());
-        let rule = self.0;
+        let rule = self.rule;
         let greedy = rule.temperature == 0.0;
-        let seen = (cx.inputs.len() > 2).then(|| cx.input(2));
-        let kernel = kernel!("sample")
+        let seen = self.seen.then(|| cx.input(2));
+        let steps = self.steps_at().map(|at| cx.input(at));
+        let state: Vec<_> = self.state().into_iter().skip(1).map(|i| cx.input(i)).collect();
+        let kernel = self
+            .variant(kernel!("sample"))
             .with("WG", LANES)
             .with("SUBGROUP", false)
-            .with("GREEDY", greedy)
             .with("TOP_K", !greedy && rule.top_k > 0 && rule.top_k < width)
             .with("TOP_P", !greedy && rule.top_p < 1.0)
-            .with("SEEN", seen.is_some());
-        let factor = if greedy { 1.0 } else { 1.0 / rule.temperature };
+            .with("SEEN", seen.is_some())
+            .with("ADVANCE", self.advance);
+        let ring = state.last().map_or(1, |history| history.ty.shape.width());
         for range in cx.row_ranges(rows, width)? {
             let mut bindings = vec![logits.rows(range.clone(), width).read(), rng.all().read(), y.part(range.clone()).write()];
             bindings.extend(seen.as_ref().map(|seen| seen.rows(range.clone(), width).write()));
+            bindings.extend(steps.as_ref().map(|steps| {
+                let steps = steps.part(range.clone());
+                if self.advance { steps.write() } else { steps.read() }
+            }));
+            bindings.extend(state.iter().map(|part| part.rows(range.clone(), part.ty.elements() / rows).write()));
             let words = [
                 width as u32,
                 range.start as u32,
+                self.text_rows as u32,
                 rule.top_k as u32,
                 rule.top_p.to_bits(),
-                factor.to_bits(),
+                self.factor().to_bits(),
                 rule.repetition_penalty.to_bits(),
+                ring as u32,
             ];
             cx.dispatch(kernel.clone(), &bindings, &words, range.len())?;
         }
@@ -200,61 +292,29 @@ impl Reference for SampleRows {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let width = inputs[0].shape.width();
         let rng = [inputs[1].u()[0], inputs[1].u()[1]];
-        let seen = inputs.get(2).map(HostTensor::u);
-        let chosen: Vec<u32> = inputs[0]
-            .f()
-            .par_chunks(width)
-            .enumerate()
-            .map(|(row, logits)| self.0.choose(logits, seen.map(|s| &s[row * width..][..width]), rng, row as u32) as u32)
-            .collect();
+        let seen = self.seen.then(|| inputs[2].u());
+        let steps = self.steps_at().map(|at| inputs[at].u());
+        let choose = |(row, logits): (usize, &[T])| {
+            let key = [rng[0], steps.map_or(rng[1], |steps| steps[row])];
+            let seen = seen.map(|seen| &seen[row * width..][..width]);
+            self.rule.choose(logits, seen, key, (row / self.text_rows) as u32) as u32
+        };
+        let chosen: Vec<u32> = inputs[0].f().par_chunks(width).enumerate().map(choose).collect();
         let mut results = vec![HostTensor::uints(outputs[0].shape.clone(), chosen.clone())];
-        if let (Some(seen), false) = (inputs.get(2), self.updates().is_empty()) {
-            let mut seen = seen.clone();
-            chosen.iter().enumerate().for_each(|(row, &id)| seen.u_mut()[row * width + id as usize] = 1);
-            results.push(seen);
+        for i in self.updates() {
+            let mut updated = inputs[i].clone();
+            let (data, kind) = (updated.u_mut(), self.state().iter().position(|&at| at == i));
+            let each = data.len() / chosen.len();
+            for (row, &id) in chosen.iter().enumerate() {
+                match kind {
+                    None => data[row * width + id as usize] = 1,
+                    Some(0 | 2) => data[row] = data[row].wrapping_add(1),
+                    Some(1) => data[row] = id,
+                    Some(_) => data[row * each + steps.map_or(0, |steps| steps[row] as usize) % each] = id,
+                }
+            }
+            results.push(updated);
         }
         results
-    }
-}
-
-impl Operation for Advance {
-    fn name(&self) -> &'static str {
-        "advance"
-    }
-    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        expect(inputs, "uuuuu")?;
-        let batch = inputs[0].elements();
-        let fits = inputs[1].elements() == batch
-            && inputs[2].elements() == batch
-            && inputs[3].elements() == 2
-            && inputs[4].shape.rank() == 2
-            && inputs[4].shape.0[0] == batch
-            && inputs[4].elements() > 0;
-        ensure(fits, || format!("tokens, positions, random state and history do not fit {batch} chosen tokens"))?;
-        Ok(Vec::new())
-    }
-    fn updates(&self) -> Vec<usize> {
-        vec![1, 2, 3, 4]
-    }
-    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let [chosen, tokens, positions, rng, history] = [0, 1, 2, 3, 4].map(|i| cx.input(i).all());
-        let (batch, width) = (chosen.len as u32, cx.input(4).ty.shape.width() as u32);
-        let bindings = [chosen.read(), tokens.write(), positions.write(), rng.write(), history.write()];
-        cx.dispatch(kernel!("advance"), &bindings, &[batch, width], 1)
-    }
-    host_reference!();
-}
-impl Reference for Advance {
-    fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let chosen = inputs.remove(0);
-        let width = inputs[3].shape.width();
-        let step = inputs[2].u()[1];
-        for (b, &id) in chosen.u().iter().enumerate() {
-            inputs[0].u_mut()[b] = id;
-            inputs[1].u_mut()[b] += 1;
-            inputs[3].u_mut()[b * width + step as usize % width] = id;
-        }
-        inputs[2].u_mut()[1] = step.wrapping_add(1);
-        inputs
     }
 }

@@ -6,9 +6,11 @@ mod choice;
 mod cooperative;
 mod kernels;
 mod packed;
+mod skinny;
 
 use super::*;
-use crate::ops::elementwise::{is_residual_add, scale_factor};
+use crate::ops::{elementwise::{is_residual_add, scale_factor}, layer_norm::Normalised};
+pub(super) use skinny::normalised;
 
 /// How the operands of a matrix product are stored, and a factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -110,6 +112,15 @@ impl MatMul {
         Ok(sizes)
     }
 
+    /// Lowers it, with a norm of the first input's rows where the kernel has been asked whether it does that.
+    fn lower_after(&self, cx: &mut Lowering<'_>, norm: Option<Normalised>) -> Result<(), OpError> {
+        let sizes = self.sizes(&cx.inputs[0].ty.shape, &cx.inputs[1].ty.shape)?;
+        match cx.inputs[1].storage.packing() {
+            Some(packing) => packed::lower(self, sizes, &packing, cx, norm),
+            None => kernels::lower(self, sizes, cx.input(1), cx),
+        }
+    }
+
     /// Number of inputs.
     fn inputs(&self) -> usize {
         2 + usize::from(self.bias) + usize::from(self.residual)
@@ -148,20 +159,24 @@ impl Operation for MatMul {
         }
         if let Some(kind) = super::gelu::kind_of(next) {
             let op = Self { activation: Some(kind), keep, ..*self };
-            return (self.activation.is_none()).then(|| Absorbed { op: Arc::new(op), extra_inputs: vec![] });
+            return (self.activation.is_none()).then(|| Absorbed { op: Arc::new(op), extra_inputs: vec![], drops: false });
         }
         if keep {
             return None;
         }
         if is_residual_add(next, types) {
             let op = Self { residual: true, ..*self };
-            return Some(Absorbed { op: Arc::new(op), extra_inputs: vec![1 - position] });
+            return Some(Absorbed { op: Arc::new(op), extra_inputs: vec![1 - position], drops: false });
+        }
+        if let Some(drawn) = skinny::drawn(self, next, position, types) {
+            return Some(drawn);
         }
         let factor = scale_factor(next)?;
         let plain = !self.bias && self.activation.is_none();
         plain.then(|| Absorbed {
             op: Arc::new(Self { layout: Layout { alpha: self.layout.alpha * factor, ..self.layout }, ..*self }),
             extra_inputs: vec![],
+            drops: false,
         })
     }
 
@@ -217,11 +232,7 @@ impl Operation for MatMul {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let sizes = self.sizes(&cx.inputs[0].ty.shape, &cx.inputs[1].ty.shape)?;
-        match cx.inputs[1].storage.packing() {
-            Some(packing) => packed::lower(self, sizes, &packing, cx),
-            None => kernels::lower(self, sizes, cx.input(1), cx),
-        }
+        self.lower_after(cx, None)
     }
 
     host_reference!();

@@ -5,13 +5,14 @@ use crate::{
     gpu::{Access, Capabilities},
     kernel,
     ops::{
-        Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window, lower_unpacking,
+        Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window, layer_norm::Normalised, lower_unpacking,
+        sample::SampleRows,
         unpack::{of_format, windows},
     },
 };
 
 /// Up to this many rows weights are unpacked in registers; more rows would unpack them again and again.
-const FEW_ROWS: usize = 16;
+pub(super) const FEW_ROWS: usize = 16;
 /// The most rows that a workgroup of a software adapter takes at once: it has no more registers.
 const SOFTWARE_ROWS: usize = 8;
 /// The most sums that a lane holds.
@@ -66,28 +67,73 @@ fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -
     (list, rule.unwrap_or(0))
 }
 
+/// Whether the kernel makes the layer norm of its rows, `[x, gamma, beta]`, itself. A software adapter would make it in every
+/// workgroup, for a dispatch that costs it next to nothing.
+pub(super) fn normalises(cx: &Lowering<'_>, packing: &Packing, inputs: &[Operand]) -> bool {
+    let windows: Vec<_> = inputs.iter().map(Operand::all).collect();
+    let few = inputs[0].ty.shape.rows() <= FEW_ROWS && cx.row_ranges(inputs[0].ty.shape.rows(), packing.k).is_ok_and(|r| r.len() == 1);
+    let whole = packing.k % packing.format.step().max(4) == 0 && cx.vec4(packing.k, &windows.iter().collect::<Vec<_>>());
+    !cx.caps.software && few && whole
+}
+
+/// What the product's inputs and outputs are, and what goes on besides.
+struct Given<'a> {
+    y: Operand,
+    norm: Option<Normalised>,
+    /// The draw, the seed and, where there are any, the steps.
+    draw: Option<(&'a SampleRows, Operand, Option<Operand>)>,
+}
+
 /// Lowers the product of `op` with sizes `s`, whose second operand is packed along k.
-pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, norm: Option<Normalised>) -> Result<(), OpError> {
     if s.m > FEW_ROWS {
         return lower_unpacked(op, s, packing, cx);
     }
+    let y = cx.output(0);
+    lower_few(op, s, packing, cx, Given { y, norm, draw: None }).map(|_| ())
+}
+
+/// The same of a product whose columns are drawn from; `draw` comes with its own inputs, and the output is what is drawn.
+pub(super) fn lower_drawn(
+    op: &MatMul,
+    packing: &Packing,
+    cx: &mut Lowering<'_>,
+    norm: Option<Normalised>,
+    (draw, inputs): (&SampleRows, &[Operand]),
+) -> Result<(), OpError> {
+    let s = op.sizes(&cx.inputs[0].ty.shape, &cx.inputs[1].ty.shape)?;
+    let chosen = cx.output(0);
+    // Every column may be a workgroup's own, and ranges may end with one of fewer.
+    let parts = cx.scratch(2 * s.m * s.n);
+    let steps = draw.steps_at().map(|at| inputs[at].clone());
+    let given = Given { y: parts.clone(), norm, draw: Some((draw, inputs[1].clone(), steps)) };
+    let slots = lower_few(op, s, packing, cx, given)?;
+    cx.besides(|cx| draw.finish(cx, inputs, &parts, slots, &chosen))
+}
+
+/// A product of few rows; how many workgroups share a row.
+fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, given: Given<'_>) -> Result<usize, OpError> {
     let most = if cx.caps.software { SOFTWARE_ROWS } else { FEW_ROWS };
     let tiles = s.m.div_ceil(most);
     let rows = s.m.div_ceil(tiles);
     let (list, rule) = variants(cx.caps, packing, rows, tiles);
     let work = format!("matmul nt {}x{}x{}", s.m, s.n, s.k);
     let variant = list[cx.choose(work, list.iter().map(|v| v.name()).collect(), rule, s.flops())];
-    let (a, b, y) = (cx.input(0), cx.input(1), cx.output(0));
+    let (a, b, y) = (cx.input(0), cx.input(1), given.y);
     let next = 2 + usize::from(op.bias);
     let vec4 = s.k % packing.format.step().max(4) == 0 && cx.vec4(s.k, &[&a.all()]);
-    for m in cx.row_ranges(s.m, s.n.max(s.k))? {
-        for n in cx.row_ranges(s.n, packing.row_words())? {
-            let (weights, scales) = windows(&b, packing, &n);
+    let columns = cx.row_ranges(s.n, packing.row_words())?;
+    let slots = columns.iter().map(|n| n.len().div_ceil(variant.columns)).sum::<usize>();
+    for m in cx.row_ranges(s.m, (2 * s.n).max(s.k))? {
+        let mut first_slot = 0;
+        for n in &columns {
+            let (weights, scales) = windows(&b, packing, n);
             let like_y = |operand: &Operand| {
                 let start = m.start * s.n + n.start;
                 operand.part(start..start + (m.len() - 1) * s.n + n.len())
             };
-            let mut bindings: Vec<(Window, Access)> = vec![a.rows(m.clone(), s.k).read(), weights.read(), like_y(&y).write()];
+            let to = if given.draw.is_some() { y.rows(m.clone(), 2 * slots) } else { like_y(&y) };
+            let mut bindings: Vec<(Window, Access)> = vec![a.rows(m.clone(), s.k).read(), weights.read(), to.write()];
             if op.bias {
                 bindings.push(cx.input(2).part(n.clone()).read());
             }
@@ -110,15 +156,32 @@ pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<
                 .with("BIAS", op.bias)
                 .with("ACT", op.activation.map_or("none", |a| a.word()))
                 .with("KEEP", op.keep)
-                .with("RESIDUAL", op.residual);
+                .with("RESIDUAL", op.residual)
+                .with("NORM", given.norm.is_some())
+                .with("DRAW", given.draw.is_some());
             let (tiles_m, tiles_n) = (m.len().div_ceil(rows), n.len().div_ceil(variant.columns));
             let mut params: Vec<u32> =
                 [m.len(), n.len(), s.k, s.k, packing.row_words() / 4, s.n, 0, 0, 0, tiles_m, tiles_n].map(|v| v as u32).to_vec();
             params.push(op.layout.alpha.to_bits());
+            if let Some(norm) = &given.norm {
+                bindings.extend([norm.gamma.all().read(), norm.beta.all().read()]);
+                params.extend([(1.0 / s.k as f32).to_bits(), norm.epsilon.to_bits()]);
+            }
+            let kernel = match &given.draw {
+                Some((draw, rng, steps)) => {
+                    bindings.push(rng.all().read());
+                    bindings.extend(steps.as_ref().map(|steps| steps.part(m.clone()).read()));
+                    params.extend([slots, first_slot, m.start, draw.text_rows(), n.start].map(|v| v as u32));
+                    params.push(draw.factor().to_bits());
+                    draw.variant(kernel)
+                }
+                None => kernel,
+            };
             cx.dispatch(kernel, &bindings, &params, tiles_m * tiles_n)?;
+            first_slot += tiles_n;
         }
     }
-    Ok(())
+    Ok(slots)
 }
 
 /// How kernels of products in 32 bits read the stored rows where these need no unpacking.

@@ -1,23 +1,11 @@
-//! `shaderlm bench`
+//! `shaderlm bench ceilings`
 
-use super::{
+use crate::cli::{
     CliResult,
     common::{DeviceArgs, progress_bar},
 };
 use shaderlm::gpu::{Ceilings, DeviceChoice, Effort, Rate, adapters};
 use std::io::Write;
-
-/// Measure a device
-#[derive(clap::Args)]
-pub struct Bench {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(clap::Subcommand)]
-enum What {
-    Ceilings(BenchCeilings),
-}
 
 /// Measure what a device can reach: copying, reading, multiply-adds in f32 and f16, cooperative matrices
 ///
@@ -32,16 +20,8 @@ pub struct BenchCeilings {
     device: DeviceArgs,
 }
 
-impl Bench {
-    pub fn run(self) -> CliResult {
-        match self.what {
-            What::Ceilings(args) => args.run(),
-        }
-    }
-}
-
 impl BenchCeilings {
-    fn run(self) -> CliResult {
+    pub fn run(self) -> CliResult {
         let choice = match self.device.device {
             DeviceChoice::Auto if adapters().is_empty() => {
                 eprintln!("shaderlm: no GPU adapter found; measuring the CPU");

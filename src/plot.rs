@@ -13,14 +13,19 @@ const COLOURS: [&str; 10] =
 
 /// Points of one contender, sorted by size.
 pub struct Line {
+    /// Its name.
     pub name: String,
+    /// Size and value.
     pub points: Vec<[f64; 2]>,
 }
 
 /// Words on the drawing; the axes' names with their units.
 pub struct Axes<'a> {
+    /// Above it.
     pub title: &'a str,
+    /// Sizes.
     pub x: &'a str,
+    /// Values.
     pub y: &'a str,
 }
 

@@ -1,0 +1,262 @@
+//! `shaderlm bench generate`
+
+use crate::cli::{
+    CliResult,
+    common::{DeviceArgs, number_in, refuse},
+    profile::ProfileArgs,
+};
+use clap::builder::TypedValueParser;
+use serde::Serialize;
+use shaderlm::{
+    checkpoint::write_atomic,
+    gpu::{Ceilings, DeviceChoice, Effort},
+    graph::Engine,
+    models::{
+        Gpt2Config, Model, SHAKESPEARE, WeightFormat,
+        generate::{Generator, LONGEST, SMOOTH, Sampling},
+        gpt2::{parameters, product_dimension},
+        initialise,
+    },
+    ops::{Packed, Packing},
+    plot::{Axes, Line, svg},
+};
+use std::{io::Write, path::PathBuf, time::{Duration, Instant}};
+
+/// Measure generation: the prompt, the tokens after it, and how near they come to what the memory allows
+///
+/// Tokens are made as `generate` makes them, several a submission. The share of the ceiling is what a token reads, weights and
+/// cache, against the bandwidth that `bench ceilings` measured. The host's share is the time in which the device had nothing to do,
+/// by its own timestamps.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  \
+    shaderlm bench generate --size gpt2-124m --tokens 32\n  \
+    shaderlm bench generate --model ./my-model --prompt-tokens 512 --batch 4 --json\n  \
+    shaderlm bench generate --size gpt2-124m --contexts 32,256,512,1000 --plot contexts.svg")]
+pub struct BenchGenerate {
+    /// A folder, or a repository of the Hub; by default the model in this program
+    #[arg(long, value_name = "DIR|REPO", conflicts_with = "size")]
+    model: Option<String>,
+    /// A GPT-2 with random weights
+    #[arg(long, value_parser = ["gpt2-124m", "gpt2-355m", "gpt2-774m", "gpt2-1.5b"])]
+    size: Option<String>,
+    /// Store weights so on the device; by default as they are in the file
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    weights: Option<WeightFormat>,
+    /// Tokens of each prompt
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_least_one())]
+    prompt_tokens: usize,
+    /// Tokens to write after each prompt
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = at_least_one())]
+    tokens: usize,
+    /// Texts at once
+    #[arg(long, value_name = "B", default_value_t = 1, value_parser = at_least_one())]
+    batch: usize,
+    /// Divides the logits; 0 takes the likeliest token
+    #[arg(long, value_name = "T", default_value_t = 0.0, value_parser = number_in(0.0, 1000.0))]
+    temperature: f32,
+    /// Tokens of a submission as for a reader at a terminal: at least every 50 ms
+    #[arg(long)]
+    smooth: bool,
+    /// Measure again with prompts of these lengths
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = at_least_one())]
+    contexts: Vec<usize>,
+    /// Draw the time of a token against the length of its context
+    #[arg(long, value_name = "FILE.svg", requires = "contexts")]
+    plot: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    profile: ProfileArgs,
+}
+
+fn at_least_one() -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(1..1 << 32).map(|n| n as usize)
+}
+
+/// What was measured with prompts of one length.
+#[derive(Serialize)]
+struct Measured {
+    prompt_tokens: usize,
+    tokens: usize,
+    batch: usize,
+    /// All prompts, to the first token, from when everything is compiled.
+    first_token_ms: f64,
+    prompt_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+    /// Of a row. Tokens that come together share their time.
+    token_ms_p50: f64,
+    token_ms_p99: f64,
+    tokens_a_submission: f64,
+    weight_bytes: u64,
+    cache_bytes: u64,
+    gb_per_s: f64,
+    /// Of the device's bandwidth.
+    ceiling_share: Option<f64>,
+    /// Of the time of a token.
+    host_share: Option<f64>,
+    dispatches: usize,
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    model: String,
+    read_gb_per_s: Option<f64>,
+    measured: Vec<Measured>,
+}
+
+impl BenchGenerate {
+    pub fn run(self) -> CliResult {
+        self.profile.begin()?;
+        let mut engine = self.device.engine()?;
+        let (name, config) = self.model(&mut engine)?;
+        let lengths = if self.contexts.is_empty() { vec![self.prompt_tokens] } else { self.contexts.clone() };
+        for &length in &lengths {
+            // The first token comes with the prompt.
+            if length + self.tokens > config.n_positions + 1 {
+                return refuse(format!(
+                    "{length} tokens of the prompt and {} more do not fit the model's context of {}",
+                    self.tokens, config.n_positions
+                ));
+            }
+        }
+        let ceilings = self.ceilings(&engine)?;
+        let read_gb_per_s = ceilings.map(|c| c.read_gb_per_s);
+        let mut report = Report { device: engine.device_name(), model: name, read_gb_per_s, measured: Vec::new() };
+        for length in lengths {
+            report.measured.push(self.measure(&mut engine, &config, length, report.read_gb_per_s)?);
+        }
+        engine.save_pipelines();
+        let mut out = std::io::stdout().lock();
+        if self.json {
+            writeln!(out, "{}", serde_json::to_string(&report)?)?;
+        } else {
+            print(&mut out, &report)?;
+        }
+        if let Some(file) = &self.plot {
+            let points = report.measured.iter().map(|m| [m.prompt_tokens as f64, m.token_ms_p50]).collect();
+            let title = format!("{}, {} at once, on {}", report.model, self.batch, report.device);
+            let axes = Axes { title: &title, x: "tokens of context", y: "milliseconds a token" };
+            let drawing = svg(&axes, &[Line { name: "shaderlm".into(), points }])?;
+            write_atomic(file, |to| to.write_all(drawing.as_bytes()))?;
+        }
+        Ok(())
+    }
+
+    /// The model's name and shape, its weights on the device.
+    fn model(&self, engine: &mut Engine) -> Result<(String, Gpt2Config), Box<dyn std::error::Error>> {
+        let named = self.size.as_ref().and_then(|size| Some((size, Gpt2Config::named(size.strip_prefix("gpt2-")?)?)));
+        if let Some((size, config)) = named {
+            initialise(&parameters(&config), engine, 0)?;
+            let format = self.weights.unwrap_or(WeightFormat::F32).of(32);
+            for parameter in parameters(&config) {
+                let (Some(along), Some(values)) = (product_dimension(&parameter.name), engine.get(&parameter.name)?) else { continue };
+                let packing = Packing::new(format, &parameter.shape, along)?;
+                engine.set_packed(&parameter.name, &Packed::pack(packing, values.f())?)?;
+            }
+            return Ok((format!("{size} (random weights, {})", format.word()), config));
+        }
+        let model = Model::chosen(self.model.as_deref(), &SHAKESPEARE)?;
+        let config = model.gpt2()?.clone();
+        model.upload_narrow(engine, &config, self.weights.map(|format| format.of(32)))?;
+        Ok((model.place().to_owned(), config))
+    }
+
+    /// What is known of the device, or a brief measurement.
+    fn ceilings(&self, engine: &Engine) -> Result<Option<Ceilings>, Box<dyn std::error::Error>> {
+        if let Some(known) = Ceilings::remembered(engine.capabilities()) {
+            return Ok(Some(known));
+        }
+        let choice = if engine.capabilities().is_some() { self.device.device.clone() } else { DeviceChoice::Cpu };
+        Ok(Some(Ceilings::measure(&choice, Effort::Brief, &mut |_, _, _| {})?))
+    }
+
+    fn measure(
+        &self,
+        engine: &mut Engine,
+        config: &Gpt2Config,
+        length: usize,
+        read_gb_per_s: Option<f64>,
+    ) -> Result<Measured, Box<dyn std::error::Error>> {
+        let sampling =
+            Sampling { temperature: self.temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
+        let capacity = config.n_positions.min(length + self.tokens);
+        let mut generator = Generator::new(engine, config, self.batch, capacity, sampling)?;
+        generator.set_bound(if self.smooth { SMOOTH } else { LONGEST });
+        // Any ids will do: text has no influence on the time.
+        let prompts: Vec<Vec<u32>> = (0..self.batch)
+            .map(|row| (0..length).map(|i| ((row * 7919 + i * 104_729) % config.vocab_size) as u32).collect())
+            .collect();
+        // The first time compiles, and finds how many tokens a submission can take.
+        generator.prompt(&prompts)?;
+        generator.decode((self.tokens - 1).min(8))?;
+        let start = Instant::now();
+        generator.prompt(&prompts)?;
+        let first = start.elapsed();
+        let before = generator.stats;
+        let mut times = Vec::new();
+        let mut last = Instant::now();
+        let begin = last;
+        let mut left = self.tokens - 1;
+        while left > 0 {
+            let came = generator.next(left)?;
+            if came == 0 {
+                break;
+            }
+            let now = Instant::now();
+            times.extend(std::iter::repeat_n(now.duration_since(last) / came as u32, came));
+            last = now;
+            left -= came;
+        }
+        let wall = begin.elapsed();
+        let stats = generator.stats;
+        times.sort_unstable();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let rank = |share: f64| times.get(((times.len() as f64 * share).ceil() as usize).max(1) - 1).map_or(0.0, |&t| ms(t));
+        let device = stats.device_time - before.device_time;
+        let submissions = (stats.submissions - before.submissions).max(1);
+        let tokens = times.len();
+        // On average: the first token that is decoded has the prompt behind it.
+        let cache_bytes = stats.cache_bytes * (length as u64 + tokens as u64 / 2);
+        let per_s = |count: usize, time: Duration| count as f64 / time.as_secs_f64().max(1e-9);
+        let gb_per_s = (stats.weight_bytes + cache_bytes) as f64 * per_s(tokens, wall) / 1e9;
+        Ok(Measured {
+            prompt_tokens: length,
+            tokens: self.tokens,
+            batch: self.batch,
+            first_token_ms: ms(first),
+            prompt_tokens_per_s: per_s(length * self.batch, first),
+            decode_tokens_per_s: per_s(tokens * self.batch, wall),
+            token_ms_p50: rank(0.5),
+            token_ms_p99: rank(0.99),
+            tokens_a_submission: tokens as f64 / submissions as f64,
+            weight_bytes: stats.weight_bytes,
+            cache_bytes,
+            gb_per_s,
+            ceiling_share: read_gb_per_s.map(|ceiling| gb_per_s / ceiling),
+            host_share: (!device.is_zero()).then(|| 1.0 - device.as_secs_f64() / wall.as_secs_f64().max(1e-9)),
+            dispatches: stats.plan.dispatches,
+        })
+    }
+}
+
+fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
+    writeln!(out, "{} on {}", report.model, report.device)?;
+    for m in &report.measured {
+        let percent = |share: Option<f64>| share.map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
+        writeln!(out, "prompt of {}, {} more, {} at once", m.prompt_tokens, m.tokens, m.batch)?;
+        writeln!(out, "   first token       {:>10.2} ms", m.first_token_ms)?;
+        writeln!(out, "   prompt            {:>10.2} tokens/s", m.prompt_tokens_per_s)?;
+        writeln!(out, "   decoding          {:>10.2} tokens/s", m.decode_tokens_per_s)?;
+        writeln!(out, "   between tokens    {:>10.2} ms (p50), {:.2} ms (p99)", m.token_ms_p50, m.token_ms_p99)?;
+        let (weights, cache) = (m.weight_bytes as f64 / 1e6, m.cache_bytes as f64 / 1e6);
+        writeln!(out, "   reads             {:>10.2} MB a step: weights {weights:.2}, cache {cache:.2}", weights + cache)?;
+        writeln!(out, "   bandwidth         {:>10.2} GB/s, {} of the ceiling", m.gb_per_s, percent(m.ceiling_share))?;
+        writeln!(out, "   host's share      {:>10}", percent(m.host_share))?;
+        writeln!(out, "   dispatches        {:>10} a step, {:.1} steps a submission", m.dispatches, m.tokens_a_submission)?;
+    }
+    Ok(())
+}
