@@ -349,7 +349,7 @@ fn devices_and_help() {
         let device = json(line);
         assert!(device["name"].is_string() && device["max_binding_bytes"].as_u64().unwrap() >= 128 << 20, "{device}");
     }
-    for command in ["generate", "train gpt2", "tokenizer train", "forward", "backward", "perplexity", "graph", "devices"] {
+    for command in ["generate", "train gpt2", "tokenizer train", "forward", "backward", "perplexity", "quantize", "graph", "devices"] {
         let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
         assert!(ok(&words).contains("Usage: shaderlm"), "{command}");
     }

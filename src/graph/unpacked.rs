@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     gpu::Capabilities,
-    ops::{Dispatch, Lowering, OpError, Operand, Storage, Tensor, TensorType, lower_unpacking, lower_zeros},
+    ops::{Dispatch, Lowering, OpError, Operand, Storage, Tensor, TensorType, lower_unpacking},
 };
 use std::collections::HashMap;
 
@@ -21,8 +21,7 @@ pub(super) fn mark(
     for root in roots.iter_mut() {
         let Some(Leaf::Variable(name)) = &root.leaf else { continue };
         let Some(packing) = options.packed.get(name) else { continue };
-        // What stands behind a matrix's own rows is not stored.
-        if TensorType::f32(packing.shape()).whole().elements() < root.elements || packing.shape().elements() > root.elements {
+        if ![packing.shape().elements(), packing.stored_rows() * packing.k].contains(&root.elements) {
             let (found, expected) = (packing.shape().to_string(), format!("{} elements", root.elements));
             return Err(GraphError::Variable { name: name.clone(), found, expected });
         }
@@ -64,7 +63,7 @@ impl Unpacked {
                     packing.format
                 )));
             }
-            let whole = input.at == 0 && input.ty.shape == packing.shape();
+            let whole = input.at == 0 && packing.is(&input.ty.shape);
             if whole && node.op.packed_input(i, &packing) {
                 continue;
             }
@@ -80,14 +79,10 @@ impl Unpacked {
                     let elements = roots[input.root].elements;
                     roots.push(Root { elements, leaf: None, storage: Storage::F32 });
                     let root = roots.len() - 1;
-                    let own = packing.shape().elements();
                     let copy = Operand { root, at: 0, storage: Storage::F32, ty: TensorType::f32([elements]) };
                     let packed = Operand { at: 0, ..input.clone() };
                     let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
-                    cx.besides(|cx| {
-                        lower_unpacking(cx, &packed, &Operand { ty: TensorType::f32([own]), ..copy.clone() }, None)?;
-                        lower_zeros(cx, &copy, own..elements)
-                    })?;
+                    cx.besides(|cx| lower_unpacking(cx, (&packed, elements / packing.k), &copy, None))?;
                     dispatches.append(&mut cx.dispatches);
                     self.0.insert(input.root, root);
                     root

@@ -14,7 +14,6 @@ pub use tensor::{DType, Shape, Tensor, TensorType};
 pub(crate) use crate::{host_reference, kernel};
 pub(crate) use elementwise::lower_rounding;
 pub(crate) use unpack::lower_unpacking;
-pub(crate) use view::lower_zeros;
 use std::{any::Any, fmt, sync::Arc};
 
 mod activation;

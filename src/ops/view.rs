@@ -134,7 +134,7 @@ impl StridedCopy {
 }
 
 /// Zeros in the elements `place` of `y`.
-pub(crate) fn lower_zeros(cx: &mut Lowering<'_>, y: &Operand, place: Range<usize>) -> Result<(), OpError> {
+fn lower_zeros(cx: &mut Lowering<'_>, y: &Operand, place: Range<usize>) -> Result<(), OpError> {
     for range in cx.row_ranges(place.len(), 1)? {
         let len = range.len();
         let part = y.part(place.start + range.start..place.start + range.end);
