@@ -61,7 +61,7 @@ impl Reference for LossScale {
         let real = |x: f32| T::from_f64(f64::from(x));
         let scaled = inputs[0].f()[0];
         let state = inputs[1].f_mut();
-        let (scale, finite) = (state[0], scaled - scaled == T::ZERO);
+        let (scale, finite) = (state[0], scaled * T::ZERO == T::ZERO);
         let found = scaled / scale;
         let mut factor = real(-1.0);
         if finite {
