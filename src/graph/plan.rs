@@ -7,7 +7,7 @@ use super::{
     host::{evaluate_watched, live_nodes},
     lowered::{Lowered, Step},
     profile::{self, Profiled, Profiler},
-    reader::{Place, Reader},
+    reader::{Of, Place, Reader},
     record::{Graph, Leaf, Source},
 };
 use crate::{
@@ -257,7 +257,7 @@ impl GpuPlan {
     }
 
     /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
-    fn run(&self, times: usize, mut read: Option<(&Buffer, &mut ReadBack)>) -> Result<(), GraphError> {
+    fn run(&self, times: usize, mut read: Option<(&Buffer, u64, &mut ReadBack)>) -> Result<(), GraphError> {
         if self.cuts.len() == 1 {
             // Whole runs, as many as fit, in one pass.
             let most = (DISPATCHES_A_SUBMISSION / self.bound.len().max(1)).max(1);
@@ -286,21 +286,21 @@ impl GpuPlan {
         part: Range<usize>,
         times: usize,
         [first, last]: [bool; 2],
-        read: &mut Option<(&Buffer, &mut ReadBack)>,
+        read: &mut Option<(&Buffer, u64, &mut ReadBack)>,
     ) -> Result<(), GraphError> {
         let mut encoder = self.gpu.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
-                timestamp_writes: read.as_ref().and_then(|(_, read)| read.timestamps(first, last)),
+                timestamp_writes: read.as_ref().and_then(|(_, _, read)| read.timestamps(first, last)),
             });
             for _ in 0..times {
                 self.bound[part.clone()].iter().for_each(|bound| bound.dispatch(&mut pass));
             }
         }
         match read {
-            Some((buffer, read)) if last => {
-                read.record(&mut encoder, buffer);
+            Some((buffer, offset, read)) if last => {
+                read.record(&mut encoder, buffer, *offset);
                 read.submitted(self.gpu.submit(encoder)?);
             }
             _ => {
@@ -472,13 +472,29 @@ impl Plan {
         }
     }
 
-    /// [`run_times`](Self::run_times), and has `reader` take what its variable is then. Returns as soon as the work is queued.
+    /// A reader for the output `tensor`. `timed`: it tells what a run took, too.
+    ///
+    /// # Errors
+    /// `tensor` is no output of the plan, or there is no memory.
+    pub fn reader(&self, tensor: Tensor, timed: bool) -> Result<Reader, GraphError> {
+        let missing = || GraphError::NotPlanned(tensor.0, "an output");
+        match &self.0 {
+            Inner::Gpu(plan) => {
+                let (buffer, offset, ty) = plan.outputs.get(&tensor).ok_or_else(missing)?;
+                let place = Place::Gpu(buffer.clone(), *offset, plan.gpu.read_back(ty.bytes(), timed)?);
+                Ok(Reader { of: Of::Output(tensor), ty: ty.clone(), place })
+            }
+            Inner::Cpu(plan) => Ok(Reader { of: Of::Output(tensor), ty: plan.graph.ty(tensor).clone(), place: Place::Cpu(None) }),
+        }
+    }
+
+    /// [`run_times`](Self::run_times), and has `reader` take what its variable or output is then. Returns as soon as the work is queued.
     ///
     /// # Errors
     /// A fault of the device.
     pub fn run_and_read(&mut self, engine: &mut Engine, times: usize, reader: &mut Reader) -> Result<(), GraphError> {
         match (&mut self.0, &mut reader.place) {
-            (Inner::Gpu(plan), Place::Gpu(buffer, read)) => {
+            (Inner::Gpu(plan), Place::Gpu(buffer, offset, read)) => {
                 let times = match &mut plan.profiled {
                     Some(profiled) if profiled.over() => {
                         profiled.count(times);
@@ -490,11 +506,14 @@ impl Plan {
                     }
                     None => times,
                 };
-                plan.run(times, Some((buffer, read)))
+                plan.run(times, Some((buffer, *offset, read)))
             }
             _ => {
                 self.run_times(engine, times)?;
-                reader.place = Place::Cpu(engine.get(&reader.name)?);
+                reader.place = Place::Cpu(match &reader.of {
+                    Of::Variable(name) => engine.get(name)?,
+                    Of::Output(tensor) => Some(self.get(*tensor)?),
+                });
                 Ok(())
             }
         }

@@ -202,7 +202,7 @@ impl BenchGenerate {
         let begin = last;
         let mut left = self.tokens - 1;
         while left > 0 {
-            let came = generator.next(left)?;
+            let came = generator.next(&vec![left; self.batch])?;
             if came == 0 {
                 break;
             }
