@@ -14,7 +14,15 @@ use crate::{
     gpu::{Bound, Buffer, BufferSlice, Gpu, ReadBack, Stopwatch},
     ops::{DType, HostData, HostTensor, Packing, Precision, Recorder, Storage, Tensor, TensorType},
 };
-use std::{collections::HashMap, ops::Range, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -78,6 +86,8 @@ pub struct GpuPlan {
     sentinels: Vec<(Buffer, u64, u64)>,
     profiled: Option<Profiled>,
     stats: PlanStats,
+    /// What encoding took, nanoseconds.
+    encoding: AtomicU64,
     // Parameters of all kernels; bind groups refer to it.
     _params: Buffer,
 }
@@ -253,7 +263,7 @@ impl GpuPlan {
                 outputs.insert(tensor, (buffer.clone(), base + operand.at as u64 * 4, operand.ty.clone()));
             }
         }
-        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, profiled, stats, _params: params })
+        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, profiled, stats, encoding: AtomicU64::new(0), _params: params })
     }
 
     /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
@@ -288,6 +298,7 @@ impl GpuPlan {
         [first, last]: [bool; 2],
         read: &mut Option<(&Buffer, u64, &mut ReadBack)>,
     ) -> Result<(), GraphError> {
+        let begin = Instant::now();
         let mut encoder = self.gpu.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -298,14 +309,15 @@ impl GpuPlan {
                 self.bound[part.clone()].iter().for_each(|bound| bound.dispatch(&mut pass));
             }
         }
-        match read {
-            Some((buffer, offset, read)) if last => {
-                read.record(&mut encoder, buffer, *offset);
-                read.submitted(self.gpu.submit(encoder)?);
-            }
-            _ => {
-                self.gpu.submit(encoder)?;
-            }
+        let mut read = read.as_mut().filter(|_| last);
+        if let Some((buffer, offset, read)) = &read {
+            read.record(&mut encoder, buffer, *offset);
+        }
+        let commands = encoder.finish();
+        self.encoding.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let index = self.gpu.submit_commands(commands)?;
+        if let Some((_, _, read)) = &mut read {
+            read.submitted(index);
         }
         Ok(())
     }
@@ -569,6 +581,14 @@ impl Plan {
         match &self.0 {
             Inner::Gpu(plan) => Ok(plan.gpu.wait()?),
             Inner::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// What the host has taken so far to encode runs, without what submitting them takes; nothing on the CPU.
+    pub fn encoding(&self) -> Duration {
+        match &self.0 {
+            Inner::Gpu(plan) => Duration::from_nanos(plan.encoding.load(Ordering::Relaxed)),
+            Inner::Cpu(_) => Duration::ZERO,
         }
     }
 

@@ -59,6 +59,8 @@ pub struct GenerationStats {
     pub right_tokens: usize,
     /// What the device took for decoding by its own clock, where it has one.
     pub device_time: Duration,
+    /// What the host took to encode it, while the device worked as a rule.
+    pub encode_time: Duration,
     /// The decoding plan.
     pub plan: PlanStats,
     /// Bytes of weights that a step of the plan reads.
@@ -242,6 +244,7 @@ impl<'a> Generator<'a> {
             self.since = Instant::now();
         }
         self.decode.run_and_read(self.engine, count, &mut reader)?;
+        self.stats.encode_time = self.decode.encoding();
         self.flights.push_back(Flight { reader, tokens: count });
         self.lengths.iter_mut().for_each(|length| *length += count);
         Ok(())
