@@ -26,6 +26,7 @@ mod encoders;
 mod finetune;
 mod gelu;
 mod generate;
+mod gguf;
 mod gpt2;
 mod graph;
 mod hub;

@@ -187,24 +187,44 @@ fn main(
     }
 {% macro whole(r, c) %}{{ "dot(s" ~ r ~ "_" ~ c ~ ", vec4<f32>(1.0))" if FOURS else "s" ~ r ~ "_" ~ c }}{% endmacro %}
 {% if TEAMS == 1 %}
-    // A lane ends a column.
-    let ends = lane < {{ COLS }}u && n0 + lane < p.n;
+{% if DRAW %}
 {% for r in range(ROWS) %}
+    var top{{ r }} = LOWEST;
+    var place{{ r }} = p.n;
+{% endfor %}
+{% endif %}
+    // A lane ends a column.
+{% for first in range(0, COLS, WG) %}
+{% set here = [COLS - first, WG]|min %}
     {
-        var mine = subgroupAdd({{ whole(r, 0) }});
-{% for c in range(1, COLS) %}
-        mine = select(mine, subgroupAdd({{ whole(r, c) }}), lane == {{ c }}u);
+        let n = n0 + {{ first }}u + lane;
+        let ends = {{ "lane < " ~ here ~ "u && " if here < WG else "" }}n < p.n;
+{% for r in range(ROWS) %}
+        {
+            var mine = subgroupAdd({{ whole(r, first) }});
+{% for c in range(1, here) %}
+            mine = select(mine, subgroupAdd({{ whole(r, first + c) }}), lane == {{ c }}u);
 {% endfor %}
 {% if DRAW %}
-        let v = select(LOWEST, drawn(mine, n0 + lane, m0 + {{ r }}u), ends);
-        let top = subgroupMax(v);
-        let n = subgroupMin(select(p.n, n0 + lane, v == top && v > LOWEST));
-        if (lane == 0u && m0 + {{ r }}u < p.m) { leave(m0 + {{ r }}u, g / p.tiles_m, top, n); }
+            let v = select(LOWEST, drawn(mine, n, m0 + {{ r }}u), ends);
+            let top = subgroupMax(v);
+            let place = subgroupMin(select(p.n, n, v == top && v > LOWEST));
+            if (top > top{{ r }}) {
+                top{{ r }} = top;
+                place{{ r }} = place;
+            }
 {% else %}
-        if (ends && m0 + {{ r }}u < p.m) { finish(mine, (m0 + {{ r }}u) * p.ldy + n0 + lane, n0 + lane); }
+            if (ends && m0 + {{ r }}u < p.m) { finish(mine, (m0 + {{ r }}u) * p.ldy + n, n); }
 {% endif %}
+        }
+{% endfor %}
     }
 {% endfor %}
+{% if DRAW %}
+{% for r in range(ROWS) %}
+    if (lane == 0u && m0 + {{ r }}u < p.m) { leave(m0 + {{ r }}u, g / p.tiles_m, top{{ r }}, place{{ r }}); }
+{% endfor %}
+{% endif %}
 {% else %}
 {% if TEAMS > 1 %}
 {% for r in range(ROWS) %}{% for c in range(COLS) %}

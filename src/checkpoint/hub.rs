@@ -25,7 +25,7 @@ pub fn resolve_model(model: &str) -> Result<PathBuf, CheckpointError> {
     }
     let fail = |reason: String| CheckpointError::Model { model: model.to_owned(), reason };
     if path.exists() {
-        return Err(fail("it is a file; give the folder that holds config.json and model.safetensors".into()));
+        return Err(fail("it is a file; give the folder that holds config.json and model.safetensors, or a GPT-2's .gguf file".into()));
     }
     let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
     let parts: Vec<_> = id.split('/').collect();

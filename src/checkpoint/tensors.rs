@@ -18,7 +18,7 @@ use std::{
 pub type StoredTensor<'a> = (String, StoredType, Vec<usize>, Cow<'a, [u8]>);
 
 /// The bytes of a file, wherever they are.
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mmap),
     Static(&'static [u8]),
 }
@@ -31,6 +31,24 @@ impl Deref for Bytes {
             Self::Static(bytes) => bytes,
         }
     }
+}
+
+/// Maps `path`, which must be `kind`, such as "a safetensors file".
+pub(super) fn map_file(path: &Path, kind: &str) -> Result<Bytes, CheckpointError> {
+    let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
+    // Asked before it is opened: opening a pipe waits for somebody to write into it.
+    let about = fs::metadata(path).map_err(fail)?;
+    if !about.is_file() {
+        let found = if about.is_dir() { "a folder" } else { "a pipe or a device" };
+        return Err(CheckpointError::damaged(path.display(), format!("it is {found}, not {kind}")));
+    }
+    let file = File::open(path).map_err(fail)?;
+    if about.len() == 0 {
+        return Err(CheckpointError::damaged(path.display(), "it is empty"));
+    }
+    // Safety: the mapping is read only; a file that another program cuts short meanwhile ends this one, as it would
+    // any reader of mapped files. Checkpoints of ours are never changed in place, only replaced.
+    Ok(Bytes::Mapped(unsafe { Mmap::map(&file) }.map_err(fail)?))
 }
 
 /// A safetensors file whose header has been checked; the data stays in the file until it is asked for.
@@ -58,21 +76,7 @@ impl SafeTensorsFile {
     /// # Errors
     /// There is no such file, or it is damaged.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
-        // Asked before it is opened: opening a pipe waits for somebody to write into it.
-        let about = fs::metadata(path).map_err(fail)?;
-        if !about.is_file() {
-            let kind = if about.is_dir() { "a folder" } else { "a pipe or a device" };
-            return Err(CheckpointError::damaged(path.display(), format!("it is {kind}, not a safetensors file")));
-        }
-        let file = File::open(path).map_err(fail)?;
-        if about.len() == 0 {
-            return Err(CheckpointError::damaged(path.display(), "it is empty"));
-        }
-        // Safety: the mapping is read only; a file that another program cuts short meanwhile ends this one, as it would
-        // any reader of mapped files. Checkpoints of ours are never changed in place, only replaced.
-        let map = unsafe { Mmap::map(&file) }.map_err(fail)?;
-        Self::new(path.display().to_string(), Bytes::Mapped(map))
+        Self::new(path.display().to_string(), map_file(path, "a safetensors file")?)
     }
 
     /// Checks a file that is in the program. `place` is its name in errors.

@@ -45,6 +45,11 @@ impl Weights {
         Ok(Self::new(place.to_owned(), SafeTensorsFile::from_static(place, bytes)?))
     }
 
+    /// None at all: those of a model whose file is of another kind.
+    pub fn none(place: String) -> Self {
+        Self { place, files: Vec::new(), which: BTreeMap::new() }
+    }
+
     fn new(place: String, file: SafeTensorsFile) -> Self {
         let which = file.names().map(|name| (name.to_owned(), 0)).collect();
         Self { place, files: vec![file], which }

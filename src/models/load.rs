@@ -1,10 +1,10 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
 use super::{
-    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gpt2, heads, narrow::Quantization, stack::stored_layer,
+    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gguf, gpt2, heads, narrow::Quantization, stack::stored_layer,
 };
 use crate::{
-    checkpoint::{self, CheckpointError, StoredType, Weights},
+    checkpoint::{self, CheckpointError, Gguf, StoredType, Weights},
     graph::{Engine, GraphError},
     ops::{HostTensor, random::threefry},
     text::{TextError, Tokenizer},
@@ -126,14 +126,19 @@ pub(super) enum Source {
     Folder(PathBuf),
     /// The binary.
     BuiltIn(&'static BuiltIn),
+    /// A file of llama.cpp's.
+    Gguf(Box<Gguf>),
 }
 
 impl Model {
-    /// Opens a folder, or downloads a repository of the Hub (`owner/name`).
+    /// Opens a folder, or a GPT-2's GGUF file, or downloads a repository of the Hub (`owner/name`).
     ///
     /// # Errors
     /// No such folder or repository, or files that are damaged or do not fit together.
     pub fn open(model: &str) -> Result<Self, ModelError> {
+        if Path::new(model).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+            return Self::open_gguf(Path::new(model));
+        }
         let folder = checkpoint::resolve_model(model)?;
         if !folder.join("config.json").exists() && folder.join("discriminator/config.json").exists() {
             return Err(ModelError::Networks { place: folder.display().to_string() });
@@ -154,6 +159,7 @@ impl Model {
         let tokenizer = match &self.source {
             Source::Folder(folder) => Tokenizer::from_folder(folder)?,
             Source::BuiltIn(files) => Tokenizer::from_bytes(files.tokenizer)?,
+            Source::Gguf(file) => gguf::tokenizer(file, &self.place)?,
         };
         if tokenizer.vocab_size() > self.config.vocab_size() {
             return Err(ModelError::Vocabulary {
@@ -170,11 +176,11 @@ impl Model {
         &self.place
     }
 
-    /// The folder, unless the model is in the binary.
+    /// The folder, unless the model is in the binary or in one file.
     pub fn folder(&self) -> Option<&Path> {
         match &self.source {
             Source::Folder(folder) => Some(folder),
-            Source::BuiltIn(_) => None,
+            Source::BuiltIn(_) | Source::Gguf(_) => None,
         }
     }
 
@@ -316,6 +322,9 @@ impl Model {
 
     /// The weights of a parameter that is not quantised, as f32.
     pub(super) fn floats(&self, parameter: &Parameter) -> Result<HostTensor<f32>, ModelError> {
+        if let Source::Gguf(file) = &self.source {
+            return self.gguf_floats(file, parameter);
+        }
         let name = self.stored_name(&parameter.name).unwrap_or_else(|| parameter.name.clone());
         let stored = self.weights.get(&name)?;
         if stored.shape != parameter.shape.0 {

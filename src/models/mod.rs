@@ -13,6 +13,7 @@ mod encoder;
 mod fill;
 mod finetune;
 pub mod generate;
+mod gguf;
 pub mod gpt2;
 pub mod heads;
 mod load;

@@ -4,6 +4,7 @@
 use super::{
     Config, ConfigError, Gpt2Config, Model, ModelError, Parameter,
     gpt2::{parameters, product_dimension},
+    load::Source,
 };
 use crate::{
     checkpoint::{StoredType, TensorRef},
@@ -124,6 +125,9 @@ pub enum Weight {
 impl Model {
     /// The format in which the file has the matrix `parameter`.
     pub(super) fn stored_format(&self, parameter: &Parameter) -> Format {
+        if let Source::Gguf(file) = &self.source {
+            return self.gguf_format(file, parameter);
+        }
         if let Some(quantization) = self.quantization {
             let format = quantization.format();
             if self.stored_name(&part_names(&parameter.name, format)[0]).is_some() {
@@ -149,16 +153,21 @@ impl Model {
         let stored = self.stored_format(parameter);
         let wanted = wanted.unwrap_or(stored);
         let packing = |format| Packing::new(format, &parameter.shape, along).map_err(|e| fail(e.to_string()));
-        if stored.scaled() {
-            let packed = self.quantised(parameter, packing(stored)?)?;
-            if stored == wanted {
-                return Ok(Weight::Packed(packed));
+        let values = match &self.source {
+            Source::Gguf(file) if stored == wanted && stored.scaled() => {
+                return Ok(Weight::Packed(self.gguf_packed(file, parameter, packing(stored)?)?));
             }
-            let packing = packing(wanted).or_else(|_| packing(Format::F16))?;
-            return Packed::pack(packing, &packed.unpack()).map(Weight::Packed).map_err(|e| fail(e.to_string()));
-        }
+            Source::Folder(_) if stored.scaled() => {
+                let packed = self.quantised(parameter, packing(stored)?)?;
+                if stored == wanted {
+                    return Ok(Weight::Packed(packed));
+                }
+                packed.unpack()
+            }
+            _ => self.floats(parameter)?.f().to_vec(),
+        };
         let packing = packing(wanted).or_else(|_| packing(Format::F16))?;
-        Packed::pack(packing, self.floats(parameter)?.f()).map(Weight::Packed).map_err(|e| fail(e.to_string()))
+        Packed::pack(packing, &values).map(Weight::Packed).map_err(|e| fail(e.to_string()))
     }
 
     /// A quantised tensor of the file.

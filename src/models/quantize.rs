@@ -204,6 +204,9 @@ impl Model {
 
     /// Bytes of `parameter` in the file.
     fn stored_bytes(&self, parameter: &Parameter) -> u64 {
+        if let Source::Gguf(file) = &self.source {
+            return self.gguf_tensor(file, parameter).map_or(0, |tensor| tensor.bytes.len() as u64);
+        }
         let name = self.stored_name(&parameter.name);
         name.and_then(|name| self.weights.get(&name).ok()).map_or(0, |stored| stored.bytes.len() as u64)
     }

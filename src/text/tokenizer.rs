@@ -60,6 +60,18 @@ impl Tokenizer {
         Err(TextError::damaged(folder.display(), reason))
     }
 
+    /// GPT-2's kind of tokenizer from its tokens, in the order of their numbers, and its merges. `place` is its name in errors.
+    ///
+    /// # Errors
+    /// A token is there twice, or a merge is not of tokens.
+    pub fn from_tokens(tokens: &[String], merges: &[String], place: &str) -> Result<Self, TextError> {
+        let map: serde_json::Map<_, _> = tokens.iter().enumerate().map(|(id, token)| (token.clone(), id.into())).collect();
+        if map.len() != tokens.len() {
+            return Err(TextError::damaged(place, "a token of its tokenizer is there twice"));
+        }
+        Self::from_json(&gpt2::from_files(map, &merges.join("\n")), place)
+    }
+
     fn from_merges(vocabulary: &Path, merges: &Path) -> Result<Self, TextError> {
         let map = serde_json::from_str(&read(vocabulary)?).map_err(|e| TextError::damaged(vocabulary.display(), e))?;
         Self::from_json(&gpt2::from_files(map, &read(merges)?), merges.display())

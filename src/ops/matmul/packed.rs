@@ -44,8 +44,8 @@ fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -
     let vectors = packing.row_words() / 4;
     // All loads of a turn are of one block.
     let pairs = matches!(packing.format, Format::Q8 { .. }) && vectors % 2 == 0;
-    let most = (MOST_SUMS / rows).clamp(1, if caps.subgroup.is_some() { lanes.min(8) } else { 8 });
-    let columns: Vec<usize> = [1, 2, 4, 8].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
+    let most = (MOST_SUMS / rows).clamp(1, if caps.software { 16 } else { 8 });
+    let columns: Vec<usize> = [1, 2, 4, 8, 16].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
     let mut list = Vec::new();
     for &columns in &columns {
         for loads in if pairs { vec![1, 2] } else { vec![1] } {
