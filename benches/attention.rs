@@ -108,7 +108,7 @@ impl Work {
     fn plan(self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Vec<Tensor>), Box<dyn Error>> {
         let (g, inputs, outputs) = self.record()?;
         let types: Vec<_> = inputs.iter().map(|&input| g.ty(input).clone()).collect();
-        let mut plan = engine.compile(g, &outputs, &PlanOptions { choice, ..kernels::options(precision, &inputs) })?;
+        let mut plan = engine.compile(g, &outputs, &PlanOptions { choices: choice.into_iter().collect(), ..kernels::options(precision, &inputs) })?;
         for (seed, (input, ty)) in inputs.into_iter().zip(types).enumerate() {
             plan.set(input, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }

@@ -125,7 +125,7 @@ impl Product {
         if let Some(packing) = options.packed.get(&self.name()) {
             engine.set_packed(&self.name(), &Packed::pack(*packing, &round_noise(self.n * self.k, 2))?)?;
         }
-        let mut plan = engine.compile(g, &[y], &PlanOptions { choice, ..options })?;
+        let mut plan = engine.compile(g, &[y], &PlanOptions { choices: choice.into_iter().collect(), ..options })?;
         for (seed, (operand, ty)) in operands.into_iter().zip(types).enumerate() {
             plan.set(operand, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }

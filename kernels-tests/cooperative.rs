@@ -100,7 +100,7 @@ fn each(
     mut make: impl FnMut(&mut Case) -> (Vec<Tensor>, (Tensor, Tensor)),
 ) {
     for &stored in stored {
-        let mut make = |choice| {
+        let mut make = |choice: Option<usize>| {
             let mut c = Case::new();
             let (outputs, (a, b)) = make(&mut c);
             let halves = match stored {
@@ -108,7 +108,7 @@ fn each(
                 In16 => vec![a, b],
                 First16 => vec![a],
             };
-            (c, outputs, PlanOptions { choice, halves, ..mixed() })
+            (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves, ..mixed() })
         };
         let (c, outputs, options) = make(None);
         let list = cooperative(&c, &outputs, open().capabilities().unwrap(), &options);
@@ -238,7 +238,7 @@ fn operands_are_rounded_and_nothing_else() {
         fed.extend([(h, HostTensor::floats([n], bias.clone())), (r, HostTensor::floats([m, n], residual.clone()))]);
         let y = ops::linear(&mut c.g, a, b, h).unwrap();
         let y = ops::add(&mut c.g, y, r).unwrap();
-        let mut plan = engine.compile(c.g, &[y], &PlanOptions { choice: Some(choice), ..mixed() }).unwrap();
+        let mut plan = engine.compile(c.g, &[y], &PlanOptions { choices: vec![choice], ..mixed() }).unwrap();
         for (tensor, value) in fed {
             plan.set(tensor, value).unwrap();
         }
@@ -354,7 +354,7 @@ fn attention_and_its_gradient() {
                 let loss = ops::sum(&mut c.g, product).unwrap();
                 let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
                 let halves = if stored == In16 { vec![qkv, w] } else { vec![] };
-                (c, outputs, PlanOptions { choice, halves, ..mixed() })
+                (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves, ..mixed() })
             };
             let (c, outputs, options) = make(None);
             let lists: Vec<_> = decisions(&c.g, &outputs, engine().capabilities().unwrap(), &options).unwrap();

@@ -38,6 +38,26 @@ fn forward_and_backward() {
 }
 
 #[test]
+fn among_the_first_classes() {
+    for (width, classes) in [(64, 50), (1088, 1024), (1088, 1025), (2, 1), (7, 7), (2112, 1000)] {
+        let what = format!("cross_entropy among {classes} of {width}");
+        let make = || {
+            let (mut c, logits, labels) = case(9, width);
+            let y = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+            (c, y, logits)
+        };
+        let (c, y, _) = make();
+        c.check(&what, &[y], Bound::Elementwise);
+        let (c, y, logits) = make();
+        c.check_backward(&what, y, &[logits], Bound::Elementwise);
+    }
+    let (mut c, logits, labels) = case(9, 7);
+    for classes in [0, 8] {
+        assert!(ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).is_err());
+    }
+}
+
+#[test]
 fn gpt2s_vocabulary() {
     let (mut c, logits, labels) = case(7, 50_257);
     let rows = ops::cross_entropy_rows(&mut c.g, logits, labels, IGNORE).unwrap();

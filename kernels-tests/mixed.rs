@@ -39,7 +39,7 @@ fn check_on(
     let results = record(&mut c).unwrap_or_else(|e| panic!("{what}: {e}"));
     // What the host reads is never in 16 bits, but what it is scaled from can be.
     let outputs: Vec<_> = results.into_iter().map(|y| ops::scale(&mut c.g, y, 1.0).unwrap()).collect();
-    let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, choice, ..PlanOptions::default() };
+    let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, choices: choice.into_iter().collect(), ..PlanOptions::default() };
     let caps = engine.capabilities().unwrap();
     let labels: Vec<_> = kernels(&c.g, &outputs, caps, &options).unwrap().iter().map(|k| k.label()).collect();
     for expected in expected {

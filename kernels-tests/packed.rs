@@ -96,7 +96,15 @@ fn look_ups_of_packed_tables_and_copies_for_what_does_not_read_them() {
                 let part = ops::slice(&mut c.g, table, 0, 1..2).unwrap();
                 let part = ops::scale(&mut c.g, part, 2.0).unwrap();
                 let all = ops::scale(&mut c.g, table, 0.5).unwrap();
-                c.check_on(make(), None, &format!("{format}, {rows} rows of {width}"), &[y, part, all], Bound::Elementwise);
+                // With the zeros behind its rows.
+                let whole = ops::whole_rows(&mut c.g, table).unwrap();
+                let layout = Layout { transpose_b: true, ..Layout::default() };
+                let [few, many] = [1, 17].map(|m| {
+                    let x = c.feed([m, width], (0..m * width).map(|i| (i % 7) as f32 - 3.0).collect());
+                    ops::matmul_with(&mut c.g, x, whole, None, layout).unwrap()
+                });
+                let outputs = [y, part, all, few, many];
+                c.check_on(make(), None, &format!("{format}, {rows} rows of {width}"), &outputs, Bound::Within(5e-5));
             }
         }
     }

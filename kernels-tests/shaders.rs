@@ -299,7 +299,7 @@ fn variants() -> BTreeMap<String, Kernel> {
             let plans = [(false, None), (true, None)].into_iter().chain((0..9).map(|choice| (false, Some(choice))));
             let precisions = if caps.f16 { vec![Precision::F32, Precision::Mixed] } else { vec![Precision::F32] };
             for ((no_fusion, choice), &precision) in plans.flat_map(|plan| precisions.iter().map(move |p| (plan, p))) {
-                let options = PlanOptions { no_fusion, choice, precision, ..PlanOptions::default() };
+                let options = PlanOptions { no_fusion, choices: choice.into_iter().collect(), precision, ..PlanOptions::default() };
                 let Ok(list) = kernels(g, wanted, &caps, &options) else {
                     assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
                     continue;
@@ -314,7 +314,7 @@ fn variants() -> BTreeMap<String, Kernel> {
             let (wanted, packed) = narrow(&mut g, Format::parse(word, group).unwrap());
             for caps in adapters().into_iter().filter(|caps| caps.max_binding > 1 << 20) {
                 for choice in [None].into_iter().chain((0..12).map(Some)) {
-                    let options = PlanOptions { choice, packed: packed.clone(), ..PlanOptions::default() };
+                    let options = PlanOptions { choices: choice.into_iter().collect(), packed: packed.clone(), ..PlanOptions::default() };
                     let list = kernels(&g, &wanted, &caps, &options).unwrap();
                     found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
                 }
@@ -328,7 +328,7 @@ fn variants() -> BTreeMap<String, Kernel> {
             let mixed = PlanOptions { precision: Precision::Mixed, halves, ..PlanOptions::default() };
             let most = decisions(&g, &wanted, &caps, &mixed).unwrap().into_iter().map(|d| d.kernels.len()).max().unwrap();
             for choice in 0..most {
-                let options = PlanOptions { choice: Some(choice), ..mixed.clone() };
+                let options = PlanOptions { choices: vec![choice], ..mixed.clone() };
                 found.extend(kernels(&g, &wanted, &caps, &options).unwrap().into_iter().map(|kernel| (kernel.label(), kernel)));
             }
         }

@@ -1,7 +1,10 @@
 //! reshape, slice, transpose, concatenate.
 
-use crate::harness::{AWKWARD, Bound, Case};
-use shaderlm::ops;
+use crate::harness::{AWKWARD, Bound, Case, engine};
+use shaderlm::{
+    graph::{Graph, PlanOptions},
+    ops::{self, HostTensor, Layout, Recorder, TensorType},
+};
 
 #[test]
 fn slices() {
@@ -50,4 +53,33 @@ fn larger_than_a_binding() {
     let y = ops::transpose(&mut c.g, x, 0, 1).unwrap();
     let z = ops::slice(&mut c.g, y, 1, 1..3).unwrap();
     c.check("transpose and slice of [3,11300001]", &[z], Bound::Exact);
+}
+
+#[test]
+fn rows_behind_a_variables_own_are_zeros() {
+    for (rows, width, m) in [(1, 1, 1), (50, 7, 3), (65, 12, 9), (101, 64, 70), (128, 8, 5)] {
+        let mut c = Case::new();
+        let values = c.normal(rows * width);
+        let table = c.variable("table", HostTensor::floats([rows, width], values));
+        let x = c.input([m, width]);
+        let whole = ops::whole_rows(&mut c.g, table).unwrap();
+        assert_eq!(c.g.ty(whole).shape.rows(), rows.next_multiple_of(64));
+        let transposed = Layout { transpose_b: true, ..Layout::default() };
+        let y = ops::matmul_with(&mut c.g, x, whole, None, transposed).unwrap();
+        let y = ops::scale(&mut c.g, y, 0.5).unwrap();
+        c.check_backward(&format!("product with the whole rows of [{rows},{width}]"), y, &[x, table], Bound::Nmse);
+    }
+}
+
+#[test]
+fn only_a_variable_has_rows_behind_its_own() {
+    let mut g = Graph::new();
+    let x = g.input("x", TensorType::f32([50, 4]));
+    let whole = ops::whole_rows(&mut g, x).unwrap();
+    let y = ops::scale(&mut g, whole, 2.0).unwrap();
+    let error = engine().compile(g, &[y], &PlanOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("only a variable"), "{error}");
+    let mut g = Graph::new();
+    let x = g.input("x", TensorType::f32([50]));
+    assert!(ops::whole_rows(&mut g, x).is_ok(), "what is no matrix has no rows to spare, and needs none");
 }

@@ -1,7 +1,8 @@
-// Log-sum-exp of rows of logits, and -log softmax at each row's label (0 where it is `ignored`). One workgroup a row.
+// Log-sum-exp of the first `classes` logits of rows, and -log softmax at each row's label (0 where it is `ignored`). One workgroup
+// a row.
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
-struct Params { groups: u32, width: u32, ignored: u32, x_at: u32, labels_at: u32, losses_at: u32, lse_at: u32 }
+struct Params { groups: u32, width: u32, classes: u32, ignored: u32, x_at: u32, labels_at: u32, losses_at: u32, lse_at: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<{{ T1 }}>;
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
@@ -14,11 +15,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let g = group_index(id, count);
     if (g >= p.groups) { return; }
     let row = p.x_at + g * p.width;
-    let lse = log_sum_exp(lane, row, p.width);
+    let lse = log_sum_exp(lane, row, p.classes);
     if (lane == 0u) {
         let label = labels[p.labels_at + g];
         // A label beyond the vocabulary reads the last logit: wrong, but within bounds.
-        let chosen = f32(x[row + min(label, p.width - 1u)]);
+        let chosen = f32(x[row + min(label, p.classes - 1u)]);
         losses[p.losses_at + g] = select((lse.largest - chosen) + lse.log_sum, 0.0, label == p.ignored);
         lses[p.lse_at + g] = lse.largest + lse.log_sum;
     }

@@ -2,7 +2,7 @@
 // own gradient with ROWS, else the mean's gradient over the number of counted rows. A workgroup does a part of a row.
 {% include "group.wgsl" %}
 struct Params {
-    groups: u32, width: u32, parts: u32, part: u32, ignored: u32,
+    groups: u32, width: u32, classes: u32, parts: u32, part: u32, ignored: u32,
     x_at: u32, labels_at: u32, lse_at: u32, dy_at: u32, dx_at: u32, count_at: u32,
 }
 @group(0) @binding(0) var<uniform> p: Params;
@@ -22,6 +22,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let row = g / p.parts;
     let start = (g % p.parts) * p.part;
     let end = min(start + p.part, p.width);
+    // Those behind the classes are there for alignment.
+    let last = min(end, p.classes);
     let label = labels[p.labels_at + row];
     let x_row = p.x_at + row * p.width;
     let dx_row = p.dx_at + row * p.width;
@@ -29,14 +31,15 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         for (var i = start + lane; i < end; i = i + 64u) { dx[dx_row + i] = {{ T5 }}(0.0); }
         return;
     }
-    let chosen = min(label, p.width - 1u);
+    let chosen = min(label, p.classes - 1u);
     let lse = lses[p.lse_at + row];
 {% if ROWS %}
     let factor = dy[p.dy_at + row];
 {% else %}
     let factor = dy[p.dy_at] / counts[p.count_at];
 {% endif %}
-    for (var i = start + lane; i < end; i = i + 64u) {
+    for (var i = start + lane; i < last; i = i + 64u) {
         dx[dx_row + i] = {{ T5 }}((exp(f32(x[x_row + i]) - lse) - select(0.0, 1.0, i == chosen)) * factor);
     }
+    for (var i = max(start, last) + lane; i < end; i = i + 64u) { dx[dx_row + i] = {{ T5 }}(0.0); }
 }

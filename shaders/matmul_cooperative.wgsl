@@ -71,13 +71,47 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
 {% set LEAVES = not (STORED and EVEN) %}
 {% if LEAVES %}
 var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * OUT * SIDE // 4 }}>;
-// Ends the elements of OUT neighbouring matrices of a subgroup, which are in `sums`.
-fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32) {
-    for (var i = lane; i < {{ SIDE * OUT * SIDE // 4 }}u; i = i + {{ LANES }}u) {
+{% set FOURS = SIDE * OUT * SIDE // 4 %}
+{% set PRELOADS = RESIDUAL and YVEC %}
+{% if PRELOADS %}
+{% set ENDS = (FOURS + LANES - 1) // LANES %}
+// What is to be added to the elements that a lane ends of OUT neighbouring matrices: all loads on their way before any is needed.
+struct Rest {
+{% for i in range(ENDS) %}
+    of{{ i }}: vec4<f32>,
+{% endfor %}
+}
+fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
+    var rest = Rest();
+{% for i in range(ENDS) %}
+    {
+        let i = lane + {{ i * LANES }}u;
         let m = m0 + i / {{ OUT * SIDE // 4 }}u;
         let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
-        if (m < p.m) { finish_four(sums[subgroup * {{ SIDE * OUT * SIDE // 4 }}u + i], y0 + m * p.ldy + n, n); }
+        if ({{ "true" if EVEN else "m < p.m && n < p.n" }}) { rest.of{{ i }} = vec4<f32>({{ place("residual", "(y0 + m * p.ldy + n)") }}); }
     }
+{% endfor %}
+    return rest;
+}
+{% endif %}
+// Ends the elements of OUT neighbouring matrices of a subgroup, which are in `sums`.
+fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32{{ ", rest: Rest" if PRELOADS else "" }}) {
+{% if PRELOADS %}
+{% for i in range(ENDS) %}
+    {
+        let i = lane + {{ i * LANES }}u;
+        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
+        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
+        if (i < {{ FOURS }}u && m < p.m && n < p.n) { finish_onto(sums[subgroup * {{ FOURS }}u + i], rest.of{{ i }}, y0 + m * p.ldy + n, n); }
+    }
+{% endfor %}
+{% else %}
+    for (var i = lane; i < {{ FOURS }}u; i = i + {{ LANES }}u) {
+        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
+        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
+        if (m < p.m) { finish_four(sums[subgroup * {{ FOURS }}u + i], y0 + m * p.ldy + n, n); }
+    }
+{% endif %}
 }
 {% endif %}
 
@@ -166,11 +200,9 @@ fn main(
         workgroupBarrier();
 {{ put() }}        workgroupBarrier();
 {% if AHEAD %}
-        // Nothing waits for them until they are put into the tiles.
-        let next = k0 + {{ BK }}u;
-        if (next < p.k) {
-{{ fetch("next") }}        }
-{% endif %}
+        // Nothing waits for them until they are put into the tiles. The last ones are not used.
+        let next = {{ "min(k0 + " ~ BK ~ "u, p.k - " ~ BK ~ "u)" if EVEN else "k0 + " ~ BK ~ "u" }};
+{{ fetch("next") }}{% endif %}
 {% for step in range(K) %}
         {
 {% for r in range(SM) %}
@@ -215,6 +247,9 @@ fn main(
     let first_n = n0 + (ends % {{ GN // SN }}u) * {{ SN * SIDE }}u;
 {% for r in range(SM) %}
 {% for c in range(0, SN, OUT) %}
+{% if PRELOADS %}
+    let rest{{ r }}_{{ c }} = rest_of(lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u);
+{% endif %}
 {% if not loop.first or r > 0 %}
     workgroupBarrier();
 {% endif %}
@@ -222,7 +257,7 @@ fn main(
     coopStoreT(s{{ r }}_{{ c + i }}, &sums[subgroup * {{ SIDE * OUT * SIDE // 4 }}u + {{ i * SIDE // 4 }}u], {{ OUT * SIDE // 4 }}u);
 {% endfor %}
     workgroupBarrier();
-    leave(ends, lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u);
+    leave(ends, lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u{{ (", rest" ~ r ~ "_" ~ c) if PRELOADS else "" }});
 {% endfor %}
 {% endfor %}
 {% if STORED and not EVEN %}

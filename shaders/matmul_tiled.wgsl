@@ -3,7 +3,6 @@
 // registers, so that loads and arithmetic overlap.
 //   AT: a is stored [k,m]; BT: b is stored [n,k]. Loads run along the stored rows, four elements a thread, so they coalesce.
 //   WHOLE: m, n and k are multiples of the tile's sides, and both operands come in vectors: nothing needs a guard
-//   SETS: of tiles. With two, a step is written while the one before is still read, and one barrier a step is enough
 //   PAD: numbers between the rows of a tile that is stored transposed, against bank conflicts
 {% include "group.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
@@ -22,8 +21,8 @@
 // As [k][m] and [k][n].
 {% set ALD = BM if AT else BM + PAD %}
 {% set BLD = BN + PAD if BT else BN %}
-var<workgroup> tile_a: array<vec4<f32>, {{ SETS * BK * ALD // 4 }}>;
-var<workgroup> tile_b: array<vec4<f32>, {{ SETS * BK * BLD // 4 }}>;
+var<workgroup> tile_a: array<vec4<f32>, {{ BK * ALD // 4 }}>;
+var<workgroup> tile_b: array<vec4<f32>, {{ BK * BLD // 4 }}>;
 
 // Four elements of a stored row from (row, column), zeros beyond the edge.
 {% for o in ["a", "b"] %}
@@ -83,39 +82,30 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     var s{{ r }}_{{ c }} = vec4<f32>();
 {% endfor %}
 {% endfor %}
-{# From registers to the set of tiles that begins at these vectors. #}
-{% macro put(a, b) %}
+{# From registers to the tiles. #}
+{% macro put() %}
 {% for i in range(ALOADS) %}
 {% if AT %}
-        tile_a[{{ a }}(a_k{{ i }} * {{ ALD }}u + a_m{{ i }}) / 4u] = x{{ i }};
+        tile_a[(a_k{{ i }} * {{ ALD }}u + a_m{{ i }}) / 4u] = x{{ i }};
 {% else %}
 {% for j in range(4) %}
-        tile_a[{{ a }}((a_k{{ i }} + {{ j }}u) * {{ ALD }}u + a_m{{ i }}) / 4u][a_m{{ i }} % 4u] = x{{ i }}.{{ comp[j] }};
+        tile_a[((a_k{{ i }} + {{ j }}u) * {{ ALD }}u + a_m{{ i }}) / 4u][a_m{{ i }} % 4u] = x{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% endif %}
 {% endfor %}
 {% for i in range(BLOADS) %}
 {% if BT %}
 {% for j in range(4) %}
-        tile_b[{{ b }}((b_k{{ i }} + {{ j }}u) * {{ BLD }}u + b_n{{ i }}) / 4u][b_n{{ i }} % 4u] = w{{ i }}.{{ comp[j] }};
+        tile_b[((b_k{{ i }} + {{ j }}u) * {{ BLD }}u + b_n{{ i }}) / 4u][b_n{{ i }} % 4u] = w{{ i }}.{{ comp[j] }};
 {% endfor %}
 {% else %}
-        tile_b[{{ b }}(b_k{{ i }} * {{ BLD }}u + b_n{{ i }}) / 4u] = w{{ i }};
+        tile_b[(b_k{{ i }} * {{ BLD }}u + b_n{{ i }}) / 4u] = w{{ i }};
 {% endif %}
 {% endfor %}
 {% endmacro %}
-{% if SETS == 2 %}
-    var set_a = 0u;
-    var set_b = 0u;
-{{ put("", "") }}    workgroupBarrier();
-{% endif %}
-{% set A0 = "set_a + " if SETS == 2 else "" %}
-{% set B0 = "set_b + " if SETS == 2 else "" %}
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
-{% if SETS == 1 %}
         workgroupBarrier();
-{{ put("", "") }}        workgroupBarrier();
-{% endif %}
+{{ put() }}        workgroupBarrier();
         // The next step's operands, which nothing waits for until they are put into a tile.
         let next = k0 + {{ BK }}u;
         if (next < p.k) {
@@ -130,10 +120,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% for j in range(4) %}
             {
 {% for r in range(ROWS) %}
-                let xa{{ r }} = tile_a[{{ A0 }}(k + {{ j }}u) * {{ ALD // 4 }}u + {{ r * BM // TM }}u + ty];
+                let xa{{ r }} = tile_a[(k + {{ j }}u) * {{ ALD // 4 }}u + {{ r * BM // TM }}u + ty];
 {% endfor %}
 {% for c in range(COLS) %}
-                let wb{{ c }} = tile_b[{{ B0 }}(k + {{ j }}u) * {{ BLD // 4 }}u + {{ c * COLUMNS }}u + tx];
+                let wb{{ c }} = tile_b[(k + {{ j }}u) * {{ BLD // 4 }}u + {{ c * COLUMNS }}u + tx];
 {% endfor %}
 {% for r in range(TM) %}
 {% for c in range(COLS) %}
@@ -143,12 +133,6 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
             }
 {% endfor %}
         }
-{% if SETS == 2 %}
-        // The other set was last read before the last barrier.
-        set_a = {{ BK * ALD // 4 }}u - set_a;
-        set_b = {{ BK * BLD // 4 }}u - set_b;
-{{ put("set_a + ", "set_b + ") }}        workgroupBarrier();
-{% endif %}
     }
     let y0 = batch * p.y_batch;
 {% for r in range(TM) %}

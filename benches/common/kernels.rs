@@ -25,12 +25,11 @@ pub fn lists(engine: &Engine, g: &Graph, outputs: &[Tensor], options: &PlanOptio
     Ok(decisions(g, outputs, caps, options)?.into_iter().map(|decision| decision.kernels).collect())
 }
 
-/// Times each of the kernels called `names` on the work that `plan` makes for the kernel of a number, and whose results are to differ
-/// by no more than `wrong`, squared and as a part of their size. What goes wrong with one is a line in the table, and the next gets
-/// a device that is not touched by it.
+/// Times the kernels called `names` in turn on the work that `plan` makes for the kernel of a number, and whose results are to differ
+/// by no more than `wrong`, squared and as a part of their size. One that goes wrong is a line in the table, and takes no turn.
 ///
 /// # Errors
-/// No device opens any more.
+/// No device opens any more, or there is no memory for all of them.
 pub fn each(
     engine: &mut Engine,
     report: &mut Report,
@@ -40,8 +39,9 @@ pub fn each(
     case: impl Fn(Plan, String) -> Case<'static>,
 ) -> Result<(), Box<dyn Error>> {
     let mut expected: Option<Vec<f32>> = None;
+    let mut fit = Vec::new();
     for (choice, name) in names.iter().enumerate() {
-        let mut timed = || -> Result<(), Box<dyn Error>> {
+        let mut right = || -> Result<(), Box<dyn Error>> {
             let (mut plan, outputs) = plan(engine, choice)?;
             plan.run(engine)?;
             let mut found = Vec::new();
@@ -52,18 +52,26 @@ pub fn each(
             if off > wrong {
                 return Err(format!("wrong: squared error {off:.1e} of the simplest kernel's result").into());
             }
-            report.group(engine, vec![case(plan, name.clone())])
+            Ok(())
         };
         // naga panics at some of what it cannot translate.
-        let reason = match catch_unwind(AssertUnwindSafe(&mut timed)) {
-            Ok(Ok(())) => continue,
+        let reason = match catch_unwind(AssertUnwindSafe(&mut right)) {
+            Ok(Ok(())) => {
+                fit.push((choice, name));
+                continue;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "a panic, above".into(),
         };
         report.failed(series, name, reason.lines().next().unwrap_or_default());
+        // The next gets a device that is not touched by it.
         *engine = super::engine()?;
     }
-    Ok(())
+    let mut cases = Vec::new();
+    for (choice, name) in fit {
+        cases.push(case(plan(engine, choice)?.0, name.clone()));
+    }
+    report.group(engine, cases)
 }
 
 /// The squared error of `found` as a part of the squared size of `expected`; what is no number is an infinite one.

@@ -10,7 +10,8 @@
 {% set T = "vec4<f32>" if YVEC else "f32" %}
 {% macro stored(type) %}{{ "vec4<" ~ type ~ ">" if YVEC else type }}{% endmacro %}
 {% macro place(name, index) %}{{ name }}[{% if YVEC %}(p.{{ name }}_at + {{ index }}) / 4u{% else %}p.{{ name }}_at + {{ index }}{% endif %}]{% endmacro %}
-fn finish(sum: {{ T }}, at: u32, n: u32) {
+// The same with the residual's element at hand.
+fn finish_onto(sum: {{ T }}, rest: {{ T }}, at: u32, n: u32) {
     var value = p.alpha * sum;
 {% if ACC %}
     value = value + {{ T }}({{ place("y", "at") }});
@@ -27,9 +28,12 @@ fn finish(sum: {{ T }}, at: u32, n: u32) {
     value = gelu_{{ ACT }}(value);
 {% endif %}
 {% if RESIDUAL %}
-    value = value + {{ T }}({{ place("residual", "at") }});
+    value = value + rest;
 {% endif %}
     {{ place("y", "at") }} = {{ stored(T3) }}(value);
+}
+fn finish(sum: {{ T }}, at: u32, n: u32) {
+    finish_onto(sum, {{ (T ~ "(" ~ place("residual", "at") ~ ")") if RESIDUAL else (T ~ "()") }}, at, n);
 }
 // Four neighbouring columns from n, of which those beyond the edge are not written.
 fn finish_four(sum: vec4<f32>, at: u32, n: u32) {

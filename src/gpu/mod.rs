@@ -12,7 +12,7 @@ mod error;
 mod pipeline;
 mod read_back;
 mod shader;
-mod timing;
+pub(crate) mod timing;
 mod tuning;
 
 pub use adapter::{AdapterDescription, DeviceChoice, adapters};
@@ -24,5 +24,5 @@ pub use error::GpuError;
 pub use pipeline::{Access, Bound, Pipeline};
 pub use read_back::ReadBack;
 pub use shader::{Define, ELEMENT_TYPES, Kernel};
-pub use timing::{Stopwatch, Timestamps};
+pub use timing::Timestamps;
 pub use tuning::{Autotune, Timings, Tuning};

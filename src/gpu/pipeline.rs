@@ -2,9 +2,12 @@
 
 use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel, cache};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// How a kernel uses a storage binding.
@@ -80,7 +83,37 @@ impl PipelineStore {
     }
 }
 
+/// Stack of a thread that compiles: naga and drivers go deep into what a template unrolls.
+const STACK: usize = 16 << 20;
+
 impl Gpu {
+    /// [`pipeline`](Self::pipeline) for each of `variants`; those that are not there yet are compiled at the same time.
+    ///
+    /// # Errors
+    /// Those of the first that is not to be had.
+    pub fn pipelines(&self, variants: &[(&Kernel, Vec<Access>)]) -> Result<Vec<Arc<Pipeline>>, GpuError> {
+        let missing: Vec<_> = match self.pipelines.made.lock() {
+            Ok(made) => variants.iter().filter(|(kernel, access)| !made.contains_key(&((*kernel).clone(), access.clone()))).collect(),
+            Err(_) => Vec::new(),
+        };
+        let missing: Vec<_> = missing.into_iter().collect::<HashSet<_>>().into_iter().collect();
+        let next = AtomicUsize::new(0);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+        if threads > 1 {
+            std::thread::scope(|scope| {
+                for _ in 0..threads {
+                    // A thread that does not start leaves its work to the others, or to the end. So do errors: they are found again there.
+                    let _ = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || {
+                        while let Some((kernel, access)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            let _ = self.pipeline(kernel, access);
+                        }
+                    });
+                }
+            });
+        }
+        variants.iter().map(|(kernel, access)| self.pipeline(kernel, access)).collect()
+    }
+
     /// The compiled `kernel`, whose storage bindings are used as `access` says.
     ///
     /// # Errors

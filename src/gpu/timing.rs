@@ -1,6 +1,7 @@
 //! Timestamps around dispatches, in the very stream that they run in.
 
 use super::{Bound, Buffer, Gpu, GpuError};
+use std::ops::Range;
 
 /// Where a device can write down the time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,20 @@ impl Timestamps {
             Self::None
         }
     }
+}
+
+/// Ranges of dispatches that end with the submissions that end at `cuts`, none too long for a [`Stopwatch`].
+pub fn pieces(cuts: &[usize]) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for &end in cuts {
+        while start < end {
+            let next = end.min(start + Stopwatch::MOST);
+            pieces.push(start..next);
+            start = next;
+        }
+    }
+    pieces
 }
 
 /// Takes the times of the dispatches that are recorded through it, once.
@@ -105,6 +120,14 @@ impl Stopwatch {
 }
 
 impl Gpu {
+    /// A stopwatch for each of the [`pieces`] of a plan; `None` where the device has no timestamps.
+    ///
+    /// # Errors
+    /// No memory left.
+    pub fn stopwatches(&self, pieces: &[Range<usize>]) -> Result<Option<Vec<Stopwatch>>, GpuError> {
+        pieces.iter().map(|piece| self.stopwatch(piece.len())).collect()
+    }
+
     /// A stopwatch for `dispatches` dispatches, at most [`Stopwatch::MOST`]; `None` where the device has no timestamps.
     ///
     /// # Errors

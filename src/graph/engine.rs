@@ -201,7 +201,7 @@ impl Engine {
             });
         }
         let data = match &self.gpu {
-            Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.bytes())?),
+            Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.whole().bytes())?),
             None => Stored::Cpu(HostTensor::zeros(ty)),
         };
         self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing: None });
@@ -223,7 +223,7 @@ impl Engine {
             Some(gpu) => {
                 let mut lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 // What is run only to choose a kernel is no part of the work.
-                let measuring = options.choice.is_some();
+                let measuring = !options.choices.is_empty();
                 if !measuring && self.tune_unasked(&graph, &lowered, options)? {
                     lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     gpu::Capabilities,
-    ops::{Decision, Dispatch, Lowering, Operand, Precision, Recorder, Storage, Tensor},
+    ops::{Decision, Dispatch, Lowering, OpError, Operand, Precision, Recorder, Storage, Tensor},
 };
 use std::collections::HashMap;
 
@@ -67,7 +67,7 @@ pub(super) fn lower(
     } else {
         fuse::fused(g, &live, outputs)
     };
-    let (mut roots, mut operands) = place(g, &nodes, outputs);
+    let (mut roots, mut operands) = place(g, &nodes, outputs)?;
     if options.precision == Precision::Mixed {
         for (root, storage) in storages(&nodes, &roots, &operands, outputs, &options.halves).into_iter().enumerate() {
             roots[root].storage = storage;
@@ -77,6 +77,8 @@ pub(super) fn lower(
     unpacked::mark(&mut roots, &mut operands, outputs, options)?;
     let (mut steps, mut decisions) = (Vec::new(), Vec::new());
     let (mut roundings, mut copies) = (Roundings::default(), Unpacked::default());
+    // Operations so far whose kernels the options choose.
+    let mut chosen = 0;
     for (index, node) in nodes.iter().enumerate() {
         let mut inputs: Vec<_> = node.inputs.iter().map(|t| operands[t].clone()).collect();
         let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
@@ -98,8 +100,9 @@ pub(super) fn lower(
         let results: Vec<_> = node.outputs.iter().map(|t| operands[t].clone()).collect();
         let mut lowering = Lowering::new(caps, inputs, results, roots.len());
         lowering.precision = options.precision;
-        lowering.forced = options.choice;
+        lowering.forced = options.choices.get(chosen).or(options.choices.last()).copied();
         node.op.lower(&mut lowering).map_err(in_context)?;
+        chosen += usize::from(lowering.obeyed);
         roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None, storage: Storage::F32 }));
         decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
         steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
@@ -109,7 +112,7 @@ pub(super) fn lower(
 }
 
 /// A piece of memory for every tensor; views share their source's.
-fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<Tensor, Operand>) {
+fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> Result<(Vec<Root>, HashMap<Tensor, Operand>), OpError> {
     let (mut roots, mut operands): (Vec<Root>, HashMap<Tensor, Operand>) = (Vec::new(), HashMap::new());
     let mut operand = |tensor: Tensor, operands: &mut HashMap<Tensor, Operand>| {
         operands
@@ -124,12 +127,15 @@ fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<T
             })
             .clone()
     };
+    let mut beyond = Vec::new();
     for node in nodes {
         let inputs: Vec<_> = node.inputs.iter().map(|&t| operand(t, &mut operands)).collect();
         let types: Vec<_> = inputs.iter().map(|i| i.ty.clone()).collect();
         if let Some(start) = node.op.view(&types) {
             let ty = g.ty(node.outputs[0]).clone();
-            operands.insert(node.outputs[0], Operand { at: inputs[0].at + start, ty, ..inputs[0] });
+            let view = Operand { at: inputs[0].at + start, ty, ..inputs[0] };
+            beyond.push((view.root, view.at + view.ty.elements()));
+            operands.insert(node.outputs[0], view);
             continue;
         }
         for &output in &node.outputs {
@@ -139,5 +145,15 @@ fn place(g: &Graph, nodes: &[Node], outputs: &[Tensor]) -> (Vec<Root>, HashMap<T
     for &tensor in outputs {
         operand(tensor, &mut operands);
     }
-    (roots, operands)
+    for (root, end) in beyond {
+        if end <= roots[root].elements {
+            continue;
+        }
+        // A variable's memory goes on behind its rows.
+        if !matches!(roots[root].leaf, Some(Leaf::Variable(_))) {
+            return Err(OpError::new("whole_rows: only a variable has rows behind its own"));
+        }
+        roots[root].elements = end;
+    }
+    Ok((roots, operands))
 }

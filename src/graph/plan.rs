@@ -11,7 +11,7 @@ use super::{
     record::{Graph, Leaf, Source},
 };
 use crate::{
-    gpu::{Bound, Buffer, BufferSlice, Gpu, ReadBack, Stopwatch},
+    gpu::{Access, Bound, Buffer, BufferSlice, Gpu, Kernel, ReadBack, timing},
     ops::{DType, HostData, HostTensor, Packing, Precision, Recorder, Storage, Tensor, TensorType},
 };
 use std::{
@@ -37,8 +37,9 @@ pub struct PlanOptions {
     pub precision: Precision,
     /// Inputs that a mixed plan keeps in 16-bit floats, where all kernels that read them take them so.
     pub halves: Vec<Tensor>,
-    /// The kernel to take wherever there is a choice, for measuring.
-    pub choice: Option<usize>,
+    /// The kernels to take, for measuring: one for each operation that has a choice, in order, and the last for all that follow.
+    /// None where the rule and earlier measurements are to decide.
+    pub choices: Vec<usize>,
     /// Variables in narrow storage, by name. An engine adds its own.
     pub packed: HashMap<String, Packing>,
 }
@@ -79,6 +80,8 @@ const DISPATCHES_A_SUBMISSION: usize = 4096;
 pub struct GpuPlan {
     gpu: Arc<Gpu>,
     bound: Vec<Bound>,
+    /// Of each dispatch, the number and the name of its operation.
+    operations: Vec<(usize, &'static str)>,
     /// Ends of the submissions, as counts of dispatches.
     cuts: Vec<usize>,
     inputs: HashMap<Tensor, (BufferSlice, TensorType, Storage)>,
@@ -183,10 +186,13 @@ impl GpuPlan {
             slot[..bytes.len()].copy_from_slice(bytes);
         }
         let params = gpu.uniform(&words)?;
+        let variants: Vec<(&Kernel, Vec<Access>)> = steps
+            .iter()
+            .map(|step| (&step.dispatch.kernel, step.dispatch.bindings.iter().map(|binding| binding.1).collect()))
+            .collect();
+        let pipelines = gpu.pipelines(&variants)?;
         let mut bound = Vec::with_capacity(steps.len());
-        for (i, step) in steps.iter().enumerate() {
-            let access: Vec<_> = step.dispatch.bindings.iter().map(|b| b.1).collect();
-            let pipeline = gpu.pipeline(&step.dispatch.kernel, &access)?;
+        for (i, (step, pipeline)) in steps.iter().zip(&pipelines).enumerate() {
             let mut slices = Vec::new();
             for (window, _) in &step.dispatch.bindings {
                 let Some((buffer, base)) = &memory[window.root] else {
@@ -203,7 +209,7 @@ impl GpuPlan {
             let x = groups.min(gpu.caps.max_groups);
             let param_bytes = (step.dispatch.params.len() as u64 * 4).next_multiple_of(16);
             bound.push(gpu.bind(
-                &pipeline,
+                pipeline,
                 (&params, (i * stride) as u64, param_bytes),
                 &slices,
                 [x, groups.div_ceil(x)],
@@ -263,7 +269,9 @@ impl GpuPlan {
                 outputs.insert(tensor, (buffer.clone(), base + operand.at as u64 * 4, operand.ty.clone()));
             }
         }
-        Ok(Self { gpu, bound, cuts, inputs, outputs, sentinels, profiled, stats, encoding: AtomicU64::new(0), _params: params })
+        let operations = steps.iter().map(|step| (step.node, nodes[step.node].op.name())).collect();
+        let encoding = AtomicU64::new(0);
+        Ok(Self { gpu, bound, operations, cuts, inputs, outputs, sentinels, profiled, stats, encoding, _params: params })
     }
 
     /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
@@ -531,26 +539,32 @@ impl Plan {
         }
     }
 
-    /// Runs the plan once and waits: how long it took, by the device's timestamps where it has some, else by the wall clock.
+    /// Runs the plan once and waits: how long each operation called `name` took, in order, by the device's timestamps; `None` where it
+    /// has none.
     ///
     /// # Errors
     /// A fault of the device.
-    pub fn run_timed(&mut self, engine: &mut Engine) -> Result<Duration, GraphError> {
-        if let Inner::Gpu(plan) = &self.0
-            && plan.bound.len() <= Stopwatch::MOST
-            && let Some(watch) = plan.gpu.stopwatch(plan.bound.len())?
-        {
+    pub fn time_operations(&self, name: &str) -> Result<Option<Vec<Duration>>, GraphError> {
+        let Inner::Gpu(plan) = &self.0 else { return Ok(None) };
+        let pieces = timing::pieces(&plan.cuts);
+        let Some(watches) = plan.gpu.stopwatches(&pieces)? else { return Ok(None) };
+        for (piece, watch) in pieces.into_iter().zip(&watches) {
             let mut encoder = plan.gpu.encoder();
-            watch.record(&mut encoder, plan.bound.iter());
+            watch.record(&mut encoder, plan.bound[piece].iter());
             plan.gpu.submit(encoder)?;
-            let times = watch.times(&plan.gpu)?;
-            let (begin, end) = (times.first().map_or(0, |t| t.0), times.last().map_or(0, |t| t.1));
-            return Ok(Duration::from_nanos(end - begin));
         }
-        let begin = Instant::now();
-        self.run(engine)?;
-        self.wait()?;
-        Ok(begin.elapsed())
+        let mut times: Vec<(usize, u64)> = Vec::new();
+        let mut operations = plan.operations.iter();
+        for watch in &watches {
+            for ((begin, end), &(node, operation)) in watch.times(&plan.gpu)?.into_iter().zip(operations.by_ref()) {
+                match times.last_mut() {
+                    _ if operation != name => {}
+                    Some((last, sum)) if *last == node => *sum += end - begin,
+                    _ => times.push((node, end - begin)),
+                }
+            }
+        }
+        Ok(Some(times.into_iter().map(|(_, nanoseconds)| Duration::from_nanos(nanoseconds)).collect()))
     }
 
     /// Reads an output, waiting for the device.

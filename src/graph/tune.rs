@@ -2,7 +2,7 @@
 //! simplest, and timed.
 
 use super::{
-    Engine, GraphError, PlanOptions,
+    Engine, GraphError, Plan, PlanOptions,
     lowered::{Lowered, lower},
     record::{Graph, Node},
 };
@@ -18,12 +18,12 @@ const WORTH: u64 = 500_000_000;
 const UNASKED: Duration = Duration::from_secs(3);
 /// The same for a mixed plan, whose kernels with cooperative matrices may only be taken once they have been checked.
 const UNASKED_MIXED: Duration = Duration::from_secs(30);
-/// Each kernel is run until it has taken this long, or this often.
+/// Kernels are run in turn until each has taken this long, or this often.
 const ENOUGH: Duration = Duration::from_millis(20);
 const RUNS: usize = 20;
-/// How long a GPU is kept busy before a kernel is timed: one that idled while the kernel was compiled is slow (an H200 by a factor of
-/// six), and takes its time to wake.
-const WAKING: Duration = Duration::from_millis(100);
+/// How long a GPU is kept busy before kernels are timed: one that idled while they were compiled is slow (an H100 by a factor of
+/// three), and takes its time to wake.
+const WAKING: Duration = Duration::from_millis(300);
 
 /// What a measurement found.
 #[derive(Debug, Clone)]
@@ -59,7 +59,8 @@ fn noise(ty: &TensorType, seed: u32) -> HostTensor<f32> {
             }
             HostTensor::floats(ty.shape.clone(), data)
         }
-        DType::U32 => HostTensor::uints(ty.shape.clone(), vec![0; n]),
+        // Masks of keys: some are to be left out.
+        DType::U32 => HostTensor::uints(ty.shape.clone(), (0..n).map(|i| u32::from(i % 7 != 3)).collect()),
     }
 }
 
@@ -176,7 +177,7 @@ impl Engine {
 
     /// Times each kernel of a choice on an operation of these sizes.
     fn measure(&mut self, graph: &Graph, node: &Node, decision: &Decision, options: &PlanOptions) -> Result<Timings, GraphError> {
-        let timings = self.measure_each(graph, node, decision, options);
+        let timings = self.measure_each(graph, node, decision, options.precision);
         (0..node.inputs.len()).for_each(|input| self.remove(&packed_name(input)));
         timings
     }
@@ -186,88 +187,162 @@ impl Engine {
         graph: &Graph,
         node: &Node,
         decision: &Decision,
-        options: &PlanOptions,
+        precision: Precision,
     ) -> Result<Timings, GraphError> {
-        let mut timings = Timings::new();
-        let mut expected: Option<Vec<HostTensor<f32>>> = None;
-        for (choice, kernel) in decision.kernels.iter().enumerate() {
-            let time = match self.time(graph, node, decision, options.precision, choice, &mut expected) {
-                // What the driver does not compile is no better than what is wrong; without the simplest there is nothing to do.
-                Err(GraphError::Gpu(GpuError::Validation { .. })) if choice > 0 => None,
-                time => time?,
-            };
-            timings.insert(kernel.clone(), time.map(|time| time.as_secs_f64() * 1e3));
+        let mut fit: Vec<usize> = (0..decision.kernels.len()).collect();
+        let times = match self.race(graph, node, decision, precision, &fit) {
+            Err(GraphError::Gpu(GpuError::Validation { .. })) => {
+                fit = self.compiled(graph, node, decision, precision)?;
+                self.race(graph, node, decision, precision, &fit)?
+            }
+            times => times?,
+        };
+        let mut timings: Timings = decision.kernels.iter().map(|kernel| (kernel.clone(), None)).collect();
+        for (choice, time) in fit.into_iter().zip(times) {
+            timings.insert(decision.kernels[choice].clone(), time.map(|time| time.as_secs_f64() * 1e3));
         }
         Ok(timings)
     }
 
-    /// Times one of them, on operands stored as they are in the plan; `None` if its results are not those `expected`, which the
-    /// first one leaves there.
-    fn time(
+    /// The kernels that the driver compiles: others are no better than what is wrong. Without the simplest there is nothing to do.
+    fn compiled(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        decision: &Decision,
+        precision: Precision,
+    ) -> Result<Vec<usize>, GraphError> {
+        let mut fit = Vec::new();
+        for choice in 0..decision.kernels.len() {
+            match Contest::new(self, graph, node, decision, precision, &[choice]) {
+                Err(GraphError::Gpu(GpuError::Validation { .. })) if choice > 0 => {}
+                contest => drop(contest.map(|_| fit.push(choice))?),
+            }
+        }
+        Ok(fit)
+    }
+
+    /// Times the kernels of `choices` in turn, all in one plan, so that none meets a device in another state than the others do;
+    /// `None` for one whose results are not those of the first.
+    fn race(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        decision: &Decision,
+        precision: Precision,
+        choices: &[usize],
+    ) -> Result<Vec<Option<Duration>>, GraphError> {
+        let mut contest = Contest::new(self, graph, node, decision, precision, choices)?;
+        contest.plan.run(self)?;
+        let results = contest.results()?;
+        let right: Vec<_> = results.iter().map(|found| error(found, &results[0]) <= decision.error).collect();
+        let software = self.gpu.as_ref().is_some_and(|gpu| gpu.caps.software);
+        let awake = Instant::now() + if software { Duration::ZERO } else { WAKING };
+        while Instant::now() < awake {
+            contest.plan.run(self)?;
+            contest.plan.wait()?;
+        }
+        let mut best = vec![Duration::MAX; choices.len()];
+        let begin = Instant::now();
+        for _ in 0..RUNS {
+            let Some(times) = contest.plan.time_operations(node.op.name())? else {
+                // Without timestamps each takes its time alone.
+                let mut best = Vec::new();
+                for choice in choices {
+                    best.push(self.time_alone(graph, node, decision, precision, *choice)?);
+                }
+                return Ok(best.into_iter().zip(right).map(|(time, right)| right.then_some(time)).collect());
+            };
+            best.iter_mut().zip(times).for_each(|(best, time)| *best = time.min(*best));
+            if begin.elapsed() >= ENOUGH * choices.len() as u32 {
+                break;
+            }
+        }
+        Ok(best.into_iter().zip(right).map(|(time, right)| right.then_some(time)).collect())
+    }
+
+    /// Times a kernel by the wall clock.
+    fn time_alone(
         &mut self,
         graph: &Graph,
         node: &Node,
         decision: &Decision,
         precision: Precision,
         choice: usize,
-        expected: &mut Option<Vec<HostTensor<f32>>>,
-    ) -> Result<Option<Duration>, GraphError> {
+    ) -> Result<Duration, GraphError> {
+        let mut contest = Contest::new(self, graph, node, decision, precision, &[choice])?;
+        let (mut best, begin) = (Duration::MAX, Instant::now());
+        // The first run may wait for memory.
+        for run in 0..=RUNS {
+            let start = Instant::now();
+            contest.plan.run(self)?;
+            contest.plan.wait()?;
+            if run > 0 {
+                best = best.min(start.elapsed());
+                if begin.elapsed() >= ENOUGH {
+                    break;
+                }
+            }
+        }
+        Ok(best)
+    }
+}
+
+/// An operation done once by each of several kernels, on the same operands.
+struct Contest {
+    plan: Plan,
+    /// What of each kernel's results is compared.
+    compared: Vec<Vec<Tensor>>,
+}
+
+impl Contest {
+    /// Plans it, on operands stored as they are in the plan that wants to know.
+    fn new(
+        engine: &mut Engine,
+        graph: &Graph,
+        node: &Node,
+        decision: &Decision,
+        precision: Precision,
+        choices: &[usize],
+    ) -> Result<Self, GraphError> {
         let mut g = Graph::new();
         let mut inputs = Vec::new();
         for (i, (&input, stored)) in node.inputs.iter().zip(&decision.stored).enumerate() {
             let ty = graph.ty(input).clone();
             inputs.push(match stored {
                 Storage::Packed(packing) => {
-                    self.set_packed(&packed_name(i), &Packed::pack(*packing, noise(&ty, i as u32).f())?)?;
+                    engine.set_packed(&packed_name(i), &Packed::pack(*packing, noise(&ty, i as u32).f())?)?;
                     g.variable(&packed_name(i), ty)?
                 }
                 _ => g.input("x", ty),
             });
         }
-        let outputs = g.record(node.op.clone(), &inputs)?;
-        let (mut read, mut samples) = (Vec::new(), Vec::new());
-        for output in outputs {
-            let (part, sample) = compared(&mut g, output)?;
-            read.push(part);
-            samples.extend(sample);
+        let (mut all, mut samples) = (Vec::new(), Vec::new());
+        for _ in choices {
+            let mut parts = Vec::new();
+            for output in g.record(node.op.clone(), &inputs)? {
+                let (part, sample) = compared(&mut g, output)?;
+                parts.push(part);
+                samples.extend(sample);
+            }
+            all.push(parts);
         }
         let stored = inputs.iter().zip(&decision.stored).filter(|(_, stored)| **stored == Storage::F16);
         let halves = stored.map(|(&input, _)| input).collect();
-        let options = PlanOptions { choice: Some(choice), precision, halves, ..PlanOptions::default() };
-        // With a choice given nothing is measured.
-        let mut plan = self.compile(g, &read, &options)?;
+        // With choices given nothing is measured.
+        let options = PlanOptions { choices: choices.to_vec(), precision, halves, ..PlanOptions::default() };
+        let mut plan = engine.compile(g, &all.concat(), &options)?;
         for (ids, rows) in samples {
             plan.set(ids, HostTensor::uints([rows.len()], rows))?;
         }
         for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {
             plan.set(input, noise(graph.ty(original), seed as u32))?;
         }
-        // The first run compiles and checks.
-        plan.run(self)?;
-        let results = read.iter().map(|&part| plan.get(part)).collect::<Result<Vec<_>, _>>()?;
-        let right = expected.as_ref().is_none_or(|expected| error(&results, expected) <= decision.error);
-        expected.get_or_insert(results);
-        if !right {
-            return Ok(None);
-        }
-        // One more at least, since the first run may have waited for memory.
-        let software = self.gpu.as_ref().is_some_and(|gpu| gpu.caps.software);
-        let awake = Instant::now() + if software { Duration::ZERO } else { WAKING };
-        loop {
-            plan.run(self)?;
-            plan.wait()?;
-            if Instant::now() >= awake {
-                break;
-            }
-        }
-        let begin = Instant::now();
-        let mut best = Duration::MAX;
-        for _ in 0..RUNS {
-            best = best.min(plan.run_timed(self)?);
-            if begin.elapsed() >= ENOUGH {
-                break;
-            }
-        }
-        Ok(Some(best))
+        Ok(Self { plan, compared: all })
+    }
+
+    /// The results of each kernel, once it has run.
+    fn results(&self) -> Result<Vec<Vec<HostTensor<f32>>>, GraphError> {
+        self.compared.iter().map(|parts| parts.iter().map(|&part| self.plan.get(part)).collect()).collect()
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn mark(
     for root in roots.iter_mut() {
         let Some(Leaf::Variable(name)) = &root.leaf else { continue };
         let Some(packing) = options.packed.get(name) else { continue };
-        if packing.shape().elements() != root.elements {
+        if ![packing.shape().elements(), packing.stored_rows() * packing.k].contains(&root.elements) {
             let (found, expected) = (packing.shape().to_string(), format!("{} elements", root.elements));
             return Err(GraphError::Variable { name: name.clone(), found, expected });
         }
@@ -63,7 +63,7 @@ impl Unpacked {
                     packing.format
                 )));
             }
-            let whole = input.at == 0 && input.ty.shape == packing.shape();
+            let whole = input.at == 0 && packing.is(&input.ty.shape);
             if whole && node.op.packed_input(i, &packing) {
                 continue;
             }
@@ -82,7 +82,7 @@ impl Unpacked {
                     let copy = Operand { root, at: 0, storage: Storage::F32, ty: TensorType::f32([elements]) };
                     let packed = Operand { at: 0, ..input.clone() };
                     let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
-                    cx.besides(|cx| lower_unpacking(cx, &packed, &copy, None))?;
+                    cx.besides(|cx| lower_unpacking(cx, (&packed, elements / packing.k), &copy, None))?;
                     dispatches.append(&mut cx.dispatches);
                     self.0.insert(input.root, root);
                     root

@@ -124,7 +124,7 @@ pub(super) fn weight(g: &mut Graph, name: &str, shape: impl Into<Shape>) -> Resu
 }
 
 /// A product with a weight stored `[out, in]`, as PyTorch has it.
-const TRANSPOSED: Layout = Layout { transpose_a: false, transpose_b: true, alpha: 1.0 };
+pub(super) const TRANSPOSED: Layout = Layout { transpose_a: false, transpose_b: true, alpha: 1.0 };
 
 /// A linear layer as PyTorch has it: `[.., in] -> [.., out]`.
 pub(super) fn linear(g: &mut Graph, x: Tensor, name: &str, out: usize) -> Result<Tensor, OpError> {

@@ -10,23 +10,42 @@ const PORTABLE_LANES: u32 = 128;
 /// Logits that one workgroup of the gradient handles.
 const WIDTH_PART: usize = 1024;
 
+/// What counts.
+#[derive(Debug, Clone, Copy)]
+struct Rule {
+    /// The label of rows that do not.
+    ignore: u32,
+    /// The first so many logits of a row, if not all.
+    classes: Option<usize>,
+}
+
+impl Rule {
+    fn all(ignore: u32) -> Self {
+        Self { ignore, classes: None }
+    }
+
+    fn classes(self, logits: &TensorType) -> usize {
+        self.classes.unwrap_or(logits.shape.width())
+    }
+}
+
 /// `logits [.., V], labels [..] -> losses [..], lse [..]`; the second is the log of the sum of the exponentials.
 #[derive(Debug)]
 struct CrossEntropyRows {
-    ignore: u32,
+    rule: Rule,
 }
 
 /// `logits [.., V], labels [..] -> loss [], lse [..], count [1]`; the last is the number of rows that are not ignored.
 #[derive(Debug)]
 struct CrossEntropy {
-    ignore: u32,
+    rule: Rule,
 }
 
 /// `logits [.., V], labels [..], lse [..], dloss, count [1] -> dlogits [.., V]`. With `rows` there is a gradient for each
 /// row, `[..]`, and no count; else one for the mean, `[]`.
 #[derive(Debug)]
 struct CrossEntropyBackward {
-    ignore: u32,
+    rule: Rule,
     rows: bool,
 }
 
@@ -39,7 +58,21 @@ struct CrossEntropyBackward {
 /// # Errors
 /// The labels' shape is not that of the logits without the last dimension.
 pub fn cross_entropy(g: &mut dyn Recorder, logits: Tensor, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropy { ignore }, &[logits, labels])
+    record_one(g, CrossEntropy { rule: Rule::all(ignore) }, &[logits, labels])
+}
+
+/// The same over the first `classes` of the logits; what stands behind them, for alignment, does not count, and its gradient is 0.
+///
+/// # Errors
+/// As [`cross_entropy`], or there are not so many logits.
+pub fn cross_entropy_among(
+    g: &mut dyn Recorder,
+    logits: Tensor,
+    labels: Tensor,
+    ignore: u32,
+    classes: usize,
+) -> Result<Tensor, OpError> {
+    record_one(g, CrossEntropy { rule: Rule { ignore, classes: Some(classes) } }, &[logits, labels])
 }
 
 /// `-log softmax(logits)[label]` of each row, nats, 0 where the label is `ignore`:
@@ -53,14 +86,16 @@ pub fn cross_entropy_rows(
     labels: Tensor,
     ignore: u32,
 ) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropyRows { ignore }, &[logits, labels])
+    record_one(g, CrossEntropyRows { rule: Rule::all(ignore) }, &[logits, labels])
 }
 
 /// The shape rule that both have; returns the labels' shape.
-fn rows_of(inputs: &[TensorType]) -> Result<Shape, OpError> {
+fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpError> {
     expect(inputs, "fu")?;
     let (logits, labels) = (&inputs[0].shape, &inputs[1].shape);
     ensure(logits.rank() > 0 && logits.width() > 0, || "there is no last dimension to go over".into())?;
+    let classes = rule.classes(&inputs[0]);
+    ensure(0 < classes && classes <= logits.width(), || format!("{logits} has not {classes} classes"))?;
     ensure(logits.0[..logits.rank() - 1] == labels.0, || {
         format!("the labels are {labels}, which is not {logits} without its last dimension")
     })?;
@@ -68,14 +103,14 @@ fn rows_of(inputs: &[TensorType]) -> Result<Shape, OpError> {
 }
 
 /// Losses and log-sum-exps of the rows.
-fn lower_rows(cx: &mut Lowering<'_>, ignore: u32, losses: &Operand, lse: &Operand) -> Result<(), OpError> {
+fn lower_rows(cx: &mut Lowering<'_>, rule: Rule, losses: &Operand, lse: &Operand) -> Result<(), OpError> {
     let (x, labels) = (cx.input(0), cx.input(1));
     let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
     let (kernel, _) = cx.reducing(kernel!("cross_entropy"), PORTABLE_LANES);
     for range in cx.row_ranges(rows, width)? {
         let [labels, losses, lse] = [&labels, losses, lse].map(|t| t.part(range.clone()));
         let windows = [x.rows(range.clone(), width).read(), labels.read(), losses.write(), lse.write()];
-        cx.dispatch(kernel.clone(), &windows, &[width as u32, ignore], range.len())?;
+        cx.dispatch(kernel.clone(), &windows, &[width as u32, rule.classes(&x.ty) as u32, rule.ignore], range.len())?;
     }
     Ok(())
 }
@@ -90,9 +125,10 @@ fn reference_row<T: Real>(row: &[T], label: u32, ignore: u32) -> (T, T) {
 }
 
 /// The losses and log-sum-exps of all rows.
-fn reference_rows<T: Real>(inputs: &[HostTensor<T>], ignore: u32) -> (Vec<T>, Vec<T>) {
+fn reference_rows<T: Real>(inputs: &[HostTensor<T>], rule: Rule) -> (Vec<T>, Vec<T>) {
     let rows = inputs[0].f().chunks(inputs[0].shape.width());
-    rows.zip(inputs[1].u()).map(|(row, &label)| reference_row(row, label, ignore)).unzip()
+    let classes = rule.classes(&inputs[0].ty());
+    rows.zip(inputs[1].u()).map(|(row, &label)| reference_row(&row[..classes], label, rule.ignore)).unzip()
 }
 
 impl Operation for CrossEntropyRows {
@@ -100,12 +136,12 @@ impl Operation for CrossEntropyRows {
         "cross_entropy_rows"
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let rows = TensorType::f32(rows_of(inputs)?);
+        let rows = TensorType::f32(rows_of(inputs, self.rule)?);
         Ok(vec![rows.clone(), rows])
     }
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None, None]) };
-        let op = CrossEntropyBackward { ignore: self.ignore, rows: true };
+        let op = CrossEntropyBackward { rule: self.rule, rows: true };
         let dx = record_one(g, op, &[node.inputs[0], node.inputs[1], node.outputs[1], dy])?;
         Ok(vec![Some(dx), None])
     }
@@ -117,13 +153,13 @@ impl Operation for CrossEntropyRows {
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (losses, lse) = (cx.output(0), cx.output(1));
-        lower_rows(cx, self.ignore, &losses, &lse)
+        lower_rows(cx, self.rule, &losses, &lse)
     }
     host_reference!();
 }
 impl Reference for CrossEntropyRows {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let (losses, lse) = reference_rows(&inputs, self.ignore);
+        let (losses, lse) = reference_rows(&inputs, self.rule);
         let shape = &outputs[0].shape;
         vec![HostTensor::floats(shape.clone(), losses), HostTensor::floats(shape.clone(), lse)]
     }
@@ -134,13 +170,13 @@ impl Operation for CrossEntropy {
         "cross_entropy"
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        let rows = rows_of(inputs)?;
+        let rows = rows_of(inputs, self.rule)?;
         Ok(vec![TensorType::f32([]), TensorType::f32(rows), TensorType::f32([1])])
     }
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None, None]) };
         let (lse, count) = (node.outputs[1], node.outputs[2]);
-        let op = CrossEntropyBackward { ignore: self.ignore, rows: false };
+        let op = CrossEntropyBackward { rule: self.rule, rows: false };
         let dx = record_one(g, op, &[node.inputs[0], node.inputs[1], lse, dy, count])?;
         Ok(vec![Some(dx), None])
     }
@@ -154,15 +190,15 @@ impl Operation for CrossEntropy {
         let labels = cx.input(1);
         let (loss, lse, count) = (cx.output(0), cx.output(1), cx.output(2));
         let losses = cx.scratch(labels.ty.elements());
-        lower_rows(cx, self.ignore, &losses, &lse)?;
-        counted_mean::lower(cx, [&losses, &labels, &loss, &count], self.ignore)
+        lower_rows(cx, self.rule, &losses, &lse)?;
+        counted_mean::lower(cx, [&losses, &labels, &loss, &count], self.rule.ignore)
     }
     host_reference!();
 }
 impl Reference for CrossEntropy {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let (losses, lse) = reference_rows(&inputs, self.ignore);
-        let [loss, count] = counted_mean::reference(losses, inputs[1].u(), self.ignore);
+        let (losses, lse) = reference_rows(&inputs, self.rule);
+        let [loss, count] = counted_mean::reference(losses, inputs[1].u(), self.rule.ignore);
         vec![loss, HostTensor::floats(outputs[1].shape.clone(), lse), count]
     }
 }
@@ -173,7 +209,7 @@ impl Operation for CrossEntropyBackward {
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         expect(inputs, if self.rows { "fuff" } else { "fufff" })?;
-        let rows = rows_of(&inputs[..2])?;
+        let rows = rows_of(&inputs[..2], self.rule)?;
         let gradient = if self.rows { rows.elements() } else { 1 };
         ensure(inputs[3].elements() == gradient, || format!("the gradient has not {gradient} elements"))?;
         Ok(vec![inputs[0].clone()])
@@ -202,7 +238,8 @@ impl Operation for CrossEntropyBackward {
             if !self.rows {
                 windows.push(cx.input(4).all().read());
             }
-            let params = [width as u32, parts as u32, WIDTH_PART as u32, self.ignore];
+            let classes = self.rule.classes(&x.ty);
+            let params = [width, classes, parts, WIDTH_PART].map(|v| v as u32).into_iter().chain([self.rule.ignore]).collect::<Vec<_>>();
             let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows);
             cx.dispatch(kernel, &windows, &params, range.len() * parts)?;
         }
@@ -214,18 +251,20 @@ impl Reference for CrossEntropyBackward {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let width = outputs[0].shape.width();
         let (labels, lse, dy) = (inputs[1].u(), inputs[2].f(), inputs[3].f());
+        let classes = self.rule.classes(&outputs[0]);
         let mut dx = Vec::with_capacity(outputs[0].elements());
         for (i, row) in inputs[0].f().chunks(width).enumerate() {
-            if labels[i] == self.ignore {
+            if labels[i] == self.rule.ignore {
                 dx.extend(std::iter::repeat_n(T::ZERO, width));
                 continue;
             }
-            let chosen = (labels[i] as usize).min(width - 1);
+            let chosen = (labels[i] as usize).min(classes - 1);
             let factor = if self.rows { dy[i] } else { dy[0] / inputs[4].f()[0] };
-            dx.extend(row.iter().enumerate().map(|(j, &x)| {
+            dx.extend(row[..classes].iter().enumerate().map(|(j, &x)| {
                 let target = if j == chosen { T::ONE } else { T::ZERO };
                 ((x - lse[i]).exp() - target) * factor
             }));
+            dx.extend(std::iter::repeat_n(T::ZERO, width - classes));
         }
         vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
     }

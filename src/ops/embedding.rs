@@ -60,7 +60,7 @@ impl Operation for Embedding {
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (table, ids, y) = (cx.input(0), cx.input(1), cx.output(0));
         if table.storage.packing().is_some() {
-            return lower_unpacking(cx, &table, &y, Some(&ids));
+            return lower_unpacking(cx, (&table, table.ty.shape.rows()), &y, Some(&ids));
         }
         let (rows, width) = (table.ty.shape.rows(), table.ty.shape.width());
         // Each window of the table writes the rows of the output that it holds; together they write all.

@@ -144,6 +144,8 @@ pub struct Lowering<'a> {
     pub precision: Precision,
     /// The kernel to take wherever there is a choice, for measuring.
     pub forced: Option<usize>,
+    /// Whether there was a choice that `forced` decided.
+    pub obeyed: bool,
     /// Choices between kernels.
     pub decisions: Vec<Decision>,
 }
@@ -182,6 +184,7 @@ impl<'a> Lowering<'a> {
             first_scratch,
             precision: Precision::F32,
             forced: None,
+            obeyed: false,
             decisions: Vec::new(),
         }
     }
@@ -232,6 +235,7 @@ impl<'a> Lowering<'a> {
             work.push_str(&format!(" {}", packing.format));
         }
         if let Some(forced) = self.forced {
+            self.obeyed = true;
             return forced.min(kernels.len() - 1);
         }
         let measured = self.caps.tuning.best(&work, &kernels);

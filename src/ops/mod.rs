@@ -52,7 +52,7 @@ pub use binary_cross_entropy::binary_cross_entropy;
 pub use cache::{attention_cached, cache_write};
 pub use clip::{clip_factor, global_norm};
 pub use copy_mixture::copy_mixture;
-pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_rows};
+pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_among, cross_entropy_rows};
 pub use dropout::dropout;
 pub use elementwise::{add, constant, mul, scale};
 pub use embedding::embedding;
@@ -68,7 +68,7 @@ pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
 pub use sample::{Decoding, Sample, choose, likeliest, sample};
 pub use softmax::softmax;
 pub use tokens::{hide_labels, only_places, place_tokens, replaced_labels};
-pub use view::{concat, reshape, slice, transpose};
+pub use view::{ROW_UNIT, concat, reshape, slice, transpose, whole_rows};
 
 /// Why an operation cannot be recorded or lowered.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //!
 //! A packed matrix is stored as rows along which products add up (n rows, k long), whichever way round the graph has it, so that
 //! lanes read along k. In memory: the rows of weights, one after another, each whole vectors of 16 bytes; then, from an aligned
-//! place on, the rows of scales.
+//! place on, the rows of scales. Like a variable's memory, that of a matrix that is not transposed goes on behind its rows with zeros.
 //!
 //! | format | weights | scales, a block |
 //! |---|---|---|
@@ -13,7 +13,7 @@
 //!
 //! q8 with blocks of 32 holds what llama.cpp calls Q8_0, and q4 what it calls Q4_0 and Q4_1.
 
-use super::{OpError, Shape, ensure};
+use super::{OpError, ROW_UNIT, Shape, ensure};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::{fmt, ops::Range};
@@ -126,7 +126,7 @@ impl Packing {
         ensure(!format.scaled() || [32, 64].contains(&group), || format!("blocks of {group} are not supported; 32 and 64 are"))?;
         ensure(k % group == 0, || format!("rows of {k} are not made of blocks of {group}"))?;
         let packing = Self { format, transposed: along == 0, rows, k };
-        let words = packing.row_words().checked_add(packing.scale_words()).and_then(|words| words.checked_mul(rows));
+        let words = packing.row_words().checked_add(packing.scale_words()).and_then(|words| words.checked_mul(packing.stored_rows()));
         ensure(words.is_some_and(|words| words < u32::MAX as usize - ALIGNED), || format!("{shape} is too large to be packed"))?;
         Ok(packing)
     }
@@ -134,6 +134,16 @@ impl Packing {
     /// The shape that the graph has.
     pub fn shape(&self) -> Shape {
         if self.transposed { [self.k, self.rows].into() } else { [self.rows, self.k].into() }
+    }
+
+    /// Rows in memory, with those of zeros behind its own.
+    pub fn stored_rows(&self) -> usize {
+        if self.transposed { self.rows } else { self.rows.next_multiple_of(ROW_UNIT) }
+    }
+
+    /// Whether a tensor of this shape is the matrix, perhaps with the rows behind its own.
+    pub fn is(&self, shape: &Shape) -> bool {
+        *shape == self.shape() || (!self.transposed && *shape == Shape::from([self.stored_rows(), self.k]))
     }
 
     /// Words of a row's weights; a multiple of four.
@@ -152,12 +162,13 @@ impl Packing {
 
     /// The first word of the scales.
     fn scales_at(&self) -> usize {
-        (self.rows * self.row_words()).next_multiple_of(ALIGNED)
+        (self.stored_rows() * self.row_words()).next_multiple_of(ALIGNED)
     }
 
     /// All words.
     pub fn words(&self) -> usize {
-        if self.format.scaled() { self.scales_at() + self.rows * self.scale_words() } else { self.rows * self.row_words() }
+        let rows = self.stored_rows();
+        if self.format.scaled() { self.scales_at() + rows * self.scale_words() } else { rows * self.row_words() }
     }
 
     /// The words of the weights of rows `rows`.
@@ -228,7 +239,7 @@ impl Packed {
         let result: Result<(), String> = if scale_words == 0 {
             bands.enumerate().try_for_each(|(band, weights)| fill((band, (weights, &mut []))))
         } else {
-            bands.zip(rest.par_chunks_mut(BAND * scale_words)).enumerate().try_for_each(fill)
+            bands.zip(rest[..n * scale_words].par_chunks_mut(BAND * scale_words)).enumerate().try_for_each(fill)
         };
         result.map_err(OpError::new)?;
         Ok(Self { packing, words })

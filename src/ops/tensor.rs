@@ -95,6 +95,14 @@ impl TensorType {
     pub fn elements(&self) -> usize {
         self.shape.elements()
     }
+    /// A matrix of floats with its rows made up to a multiple of [`ROW_UNIT`](super::ROW_UNIT), as a variable's memory has them;
+    /// anything else as it is.
+    pub fn whole(&self) -> Self {
+        match (self.dtype, &self.shape.0[..]) {
+            (DType::F32, &[rows, width]) => Self::f32([rows.next_multiple_of(super::ROW_UNIT), width]),
+            _ => self.clone(),
+        }
+    }
     /// Size in memory, bytes. Both element types have four.
     pub fn bytes(&self) -> u64 {
         self.elements() as u64 * 4

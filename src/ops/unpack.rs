@@ -22,14 +22,20 @@ pub(super) fn of_format(kernel: Kernel, packing: &Packing) -> Kernel {
     if packing.format.scaled() { kernel.with("GROUP", packing.format.group() as u32) } else { kernel }
 }
 
-/// Writes the numbers of the packed matrix `from`, row after row of the stored ones, or only the rows that `ids` name.
+/// Writes the numbers of the packed matrix `from`, its first `rows` rows in the order in which they are stored, or only those of them
+/// that `ids` name.
 ///
 /// # Errors
 /// `from` is not packed, or a row is larger than a binding.
-pub(crate) fn lower_unpacking(cx: &mut Lowering<'_>, from: &Operand, to: &Operand, ids: Option<&Operand>) -> Result<(), OpError> {
+pub(crate) fn lower_unpacking(
+    cx: &mut Lowering<'_>,
+    (from, rows): (&Operand, usize),
+    to: &Operand,
+    ids: Option<&Operand>,
+) -> Result<(), OpError> {
     let Some(packing) = from.storage.packing() else { return Err(OpError::new("what is to be unpacked is not packed")) };
     ensure(from.at == 0, || "a part of a packed matrix cannot be unpacked".into())?;
-    let (rows, width) = (packing.rows, packing.k);
+    let width = packing.k;
     let unpacked = ids.map_or(rows, |ids| ids.ty.elements());
     // Numbers take as much as words do, or more.
     for window in cx.row_ranges(rows, packing.row_words().max(if ids.is_none() { width } else { 0 }))? {

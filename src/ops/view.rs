@@ -25,6 +25,10 @@ struct Transpose(usize, usize);
 #[derive(Debug)]
 struct Concat(usize);
 
+/// A variable's rows with those behind them: always a view.
+#[derive(Debug)]
+struct WholeRows;
+
 /// The gradient of a slice: zeros, with the upstream gradient in the slice's place.
 #[derive(Debug)]
 struct Pad {
@@ -39,6 +43,18 @@ struct Pad {
 /// The number of elements differs.
 pub fn reshape(g: &mut dyn Recorder, x: Tensor, shape: impl Into<Shape>) -> Result<Tensor, OpError> {
     record_one(g, Reshape(shape.into()), &[x])
+}
+
+/// Memory of a variable that is a matrix has rows up to a multiple of this, zeros behind its own: tiles and vectors of products
+/// fit so many.
+pub const ROW_UNIT: usize = 64;
+
+/// The matrix with rows of zeros up to a multiple of [`ROW_UNIT`]: `[n, k] -> [n', k]`. Only a variable has them; it is a view.
+///
+/// # Errors
+/// It is no matrix. Planning a graph where it is no variable is an error, too.
+pub fn whole_rows(g: &mut dyn Recorder, table: Tensor) -> Result<Tensor, OpError> {
+    if g.ty(table).whole() == *g.ty(table) { Ok(table) } else { record_one(g, WholeRows, &[table]) }
 }
 
 /// Elements `range` along `axis`.
@@ -174,6 +190,36 @@ impl Operation for Reshape {
 impl Reference for Reshape {
     fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         vec![inputs.remove(0).reshaped(self.0.clone())]
+    }
+}
+
+impl Operation for WholeRows {
+    fn name(&self) -> &'static str {
+        "whole_rows"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, "f")?;
+        ensure(inputs[0].shape.rank() == 2, || "only a matrix has rows behind its own".into())?;
+        Ok(vec![inputs[0].whole()])
+    }
+    fn view(&self, _inputs: &[TensorType]) -> Option<usize> {
+        Some(0)
+    }
+    fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
+        let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
+        let rows = g.ty(node.inputs[0]).shape.rows();
+        Ok(vec![Some(slice(g, dy, 0, 0..rows)?)])
+    }
+    fn lower(&self, _cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        Ok(())
+    }
+    host_reference!();
+}
+impl Reference for WholeRows {
+    fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let mut data = std::mem::take(inputs[0].f_mut());
+        data.resize(outputs[0].elements(), T::ZERO);
+        vec![HostTensor::floats(outputs[0].shape.clone(), data)]
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Ceilings, Effort, Progress, Rate};
 use crate::{
-    gpu::{Access, Bound, Buffer, BufferSlice, Cooperative, Gpu, GpuError, Kernel, Scalar, Stopwatch},
+    gpu::{Access, Bound, Buffer, BufferSlice, Cooperative, Gpu, GpuError, Kernel, Scalar, timing::Stopwatch},
     kernel,
 };
 use half::f16;

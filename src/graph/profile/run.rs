@@ -2,7 +2,7 @@
 
 use super::{About, Clock, PlanProfile, Profiler, RUNS, RunTimes, Span};
 use crate::{
-    gpu::{Access, Bound, Gpu, Stopwatch},
+    gpu::{Access, Bound, Gpu, timing},
     graph::{
         GraphError,
         lowered::Lowered,
@@ -158,22 +158,8 @@ impl Profiled {
 
     /// Run `number` on the adapter; `cuts` are the ends of its submissions. Waits for it.
     pub fn run(&mut self, number: usize, gpu: &Gpu, bound: &[Bound], cuts: &[usize]) -> Result<(), GraphError> {
-        let mut pieces = Vec::new();
-        let mut start = 0;
-        for &end in cuts {
-            while start < end {
-                let next = end.min(start + Stopwatch::MOST);
-                pieces.push(start..next);
-                start = next;
-            }
-        }
-        let mut watches = Vec::new();
-        for piece in &pieces {
-            match gpu.stopwatch(piece.len())? {
-                Some(watch) => watches.push(watch),
-                None => return self.run_alone(number, gpu, bound),
-            }
-        }
+        let pieces = timing::pieces(cuts);
+        let Some(watches) = gpu.stopwatches(&pieces)? else { return self.run_alone(number, gpu, bound) };
         let profiler = self.profiler.clone();
         let mut host = Vec::new();
         let begin = Instant::now();

@@ -14,9 +14,8 @@ const LARGE: usize = 1 << 26;
 pub(super) enum Choice {
     /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
     Direct { rows: usize, columns: usize },
-    /// Through workgroup memory: the tile of a workgroup, that of a thread, sets of tiles in workgroup memory, and in how many
-    /// parts k is taken at once.
-    Tiled { tile: [usize; 2], thread: [usize; 2], sets: usize, split: usize },
+    /// Through workgroup memory: the tile of a workgroup, that of a thread, and in how many parts k is taken at once.
+    Tiled { tile: [usize; 2], thread: [usize; 2], split: usize },
     /// A few rows by columns of b.
     Rows,
     /// A few rows by rows of b.
@@ -30,10 +29,7 @@ impl Choice {
     pub(super) fn name(self) -> String {
         match self {
             Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
-            Self::Tiled { tile: [m, n], thread: [a, b], sets, split } => {
-                let sets = if sets == 1 { "" } else { ", two sets" };
-                format!("tiled {m}x{n} by {a}x{b}{sets}{}", parted(split))
-            }
+            Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}{}", parted(split)),
             Self::Rows => "rows".into(),
             Self::Dot => "dot".into(),
             Self::Cooperative { tile, split } => format!("{}{}", tile.name(), parted(split)),
@@ -51,7 +47,7 @@ impl Choice {
     /// The kernel for one of these parts.
     pub(super) fn whole(self) -> Self {
         match self {
-            Self::Tiled { tile, thread, sets, .. } => Self::Tiled { tile, thread, sets, split: 1 },
+            Self::Tiled { tile, thread, .. } => Self::Tiled { tile, thread, split: 1 },
             Self::Cooperative { tile, .. } => Self::Cooperative { tile, split: 1 },
             other => other,
         }
@@ -64,17 +60,17 @@ fn parted(split: usize) -> String {
 }
 
 /// Tiles of a workgroup and of a thread: large ones do more arithmetic for each load, small ones fill the adapter sooner.
-const TILES: [([usize; 2], [usize; 2]); 4] =
-    [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8])];
+const TILES: [([usize; 2], [usize; 2]); 5] =
+    [([32, 32], [4, 4]), ([64, 64], [4, 4]), ([128, 64], [8, 4]), ([128, 128], [8, 8]), ([128, 128], [16, 8])];
 
 /// Steps of k that tiles hold, as in the shader.
 pub(super) const TILE_K: usize = 16;
 /// Numbers between rows that are stored transposed.
 pub(super) const PAD: usize = 4;
 
-/// Whether so many sets of tiles fit.
-pub(super) fn tiles_fit(caps: &Capabilities, tile: [usize; 2], sets: usize, pad: usize) -> bool {
-    4 * sets * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
+/// Whether a tile's operands fit.
+pub(super) fn tiles_fit(caps: &Capabilities, tile: [usize; 2], pad: usize) -> bool {
+    4 * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
 }
 
 /// Workgroups that fill a GPU of some tens of cores, each holding several.
@@ -140,7 +136,7 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
     let tiled = |split: bool| {
         TILES.into_iter().map(move |(tile, thread)| {
             let split = if split { parts(grid(s, tile), s.k) } else { 1 };
-            Choice::Tiled { tile, thread, sets: 1, split }
+            Choice::Tiled { tile, thread, split }
         })
     };
     let mut list: Vec<_> = if few && !transpose_a && transpose_b {
@@ -157,11 +153,6 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
         list.extend(tiled(true).filter(|choice| !matches!(choice, Choice::Tiled { split: 1, .. })));
     }
     let simple = list.len();
-    if !software && !skinny {
-        // For measuring only: two sets of large tiles leave room for fewer workgroups.
-        let large = TILES.into_iter().filter(|(tile, _)| tile[0].min(tile[1]) >= 128 && tiles_fit(caps, *tile, 2, PAD));
-        list.extend(large.map(|(tile, thread)| Choice::Tiled { tile, thread, sets: 2, split: 1 }));
-    }
     if skinny {
         return (list, 0);
     }

@@ -24,15 +24,15 @@ pub(super) struct Tile {
 }
 
 /// Group, subgroup, k, and whether elements are fetched ahead. Large tiles do more arithmetic for each load (with 16 x 16 matrices
-/// 64x64 of a subgroup fill its registers), small ones fill the adapter sooner. These were the fastest for something on an H200.
-const TILES: [([usize; 2], [usize; 2], usize, bool); 7] = [
+/// 64x64 of a subgroup fill its registers), small ones fill the adapter sooner. Each was the fastest for something on an H100, when
+/// 33 were timed in turn, or is small.
+const TILES: [([usize; 2], [usize; 2], usize, bool); 6] = [
     ([2, 2], [1, 2], 2, true),
     ([4, 4], [2, 2], 2, true),
-    ([8, 4], [4, 2], 2, true),
-    ([8, 8], [2, 4], 2, false),
-    ([8, 8], [4, 4], 2, false),
-    ([8, 8], [4, 4], 4, false),
-    ([8, 16], [4, 4], 2, false),
+    ([8, 4], [4, 2], 2, false),
+    ([8, 8], [2, 4], 4, false),
+    ([8, 8], [4, 2], 4, false),
+    ([8, 8], [4, 4], 2, true),
 ];
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.

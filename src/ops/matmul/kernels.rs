@@ -292,12 +292,11 @@ impl Product<'_> {
                     .with("BVEC", if along_n { b_vec } else { k4 });
                 (kernel, rows, 32 * columns)
             }
-            Choice::Tiled { tile, thread, sets, .. } => {
+            Choice::Tiled { tile, thread, .. } => {
                 let whole = a_vec && b_vec && m % tile[0] == 0 && n % tile[1] == 0 && k % TILE_K == 0;
-                let pad = if tiles_fit(cx.caps, tile, sets, PAD) { PAD } else { 0 };
+                let pad = if tiles_fit(cx.caps, tile, PAD) { PAD } else { 0 };
                 let kernel = kernel!("matmul_tiled")
                     .with("WHOLE", whole)
-                    .with("SETS", sets as u32)
                     .with("PAD", pad as u32)
                     .with("AT", self.transpose_a)
                     .with("BT", self.transpose_b)

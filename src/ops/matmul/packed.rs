@@ -201,12 +201,12 @@ fn lower_unpacked(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_
         // It is what kernels read already.
         Some(storage) => Operand { storage, ..packed },
         None => {
-            let copy = cx.scratch(packing.rows * packing.k);
-            cx.besides(|cx| lower_unpacking(cx, &packed, &copy, None))?;
+            let copy = cx.scratch(s.n * s.k);
+            cx.besides(|cx| lower_unpacking(cx, (&packed, s.n), &copy, None))?;
             copy
         }
     };
     let mut op = *op;
     op.layout.transpose_b = true;
-    kernels::lower(&op, s, Operand { ty: TensorType::f32([packing.rows, packing.k]), ..copy }, cx)
+    kernels::lower(&op, s, Operand { ty: TensorType::f32([s.n, s.k]), ..copy }, cx)
 }
