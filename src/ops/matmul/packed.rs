@@ -13,8 +13,13 @@ use crate::{
 
 /// Up to this many rows weights are unpacked in registers; more rows would unpack them again and again.
 pub(super) const FEW_ROWS: usize = 16;
-/// The most rows that a workgroup of a software adapter takes at once: it has no more registers.
-const SOFTWARE_ROWS: usize = 8;
+/// The same on a software adapter, which unpacks 16 rows' weights no slower than those of 8, and has registers for no more.
+const SOFTWARE_ROWS: usize = 6;
+
+/// Up to how many rows a product reads packed weights.
+pub(super) fn few_rows(caps: &Capabilities) -> usize {
+    if caps.software { SOFTWARE_ROWS } else { FEW_ROWS }
+}
 /// The most sums that a lane holds.
 const MOST_SUMS: usize = 32;
 /// Workgroups of one subgroup each that keep the memory of a large GPU busy.
@@ -86,7 +91,7 @@ struct Given<'a> {
 
 /// Lowers the product of `op` with sizes `s`, whose second operand is packed along k.
 pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, norm: Option<Normalised>) -> Result<(), OpError> {
-    if s.m > FEW_ROWS {
+    if s.m > few_rows(cx.caps) {
         return lower_unpacked(op, s, packing, cx);
     }
     let y = cx.output(0);
@@ -113,8 +118,7 @@ pub(super) fn lower_drawn(
 
 /// A product of few rows; how many workgroups share a row.
 fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, given: Given<'_>) -> Result<usize, OpError> {
-    let most = if cx.caps.software { SOFTWARE_ROWS } else { FEW_ROWS };
-    let tiles = s.m.div_ceil(most);
+    let tiles = s.m.div_ceil(few_rows(cx.caps));
     let rows = s.m.div_ceil(tiles);
     let (list, rule) = variants(cx.caps, packing, rows, tiles);
     let work = format!("matmul nt {}x{}x{}", s.m, s.n, s.k);
