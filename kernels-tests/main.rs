@@ -25,6 +25,7 @@ mod encoder_cli;
 mod encoders;
 mod finetune;
 mod gelu;
+mod generate;
 mod gguf;
 mod gpt2;
 mod graph;

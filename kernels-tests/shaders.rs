@@ -110,7 +110,8 @@ fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> 
     let (ids, context) = if prompt {
         (g.input("ids", TensorType::u32([batch, 5])), Context::Prompt { positions, capacity })
     } else {
-        (ops::reshape(g, tokens, [batch, 1]).unwrap(), Context::Decode { positions, capacity })
+        let places = ops::reshape(g, positions, [batch, 1]).unwrap();
+        (ops::reshape(g, tokens, [batch, 1]).unwrap(), Context::Cached { positions, places, capacity })
     };
     let model = Gpt2::new(config);
     let states = model.residual_stream(g, ids, context).unwrap();

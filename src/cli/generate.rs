@@ -68,6 +68,9 @@ pub struct Generate {
     /// Go on beyond the model's context by forgetting the older half of the text
     #[arg(long)]
     slide: bool,
+    /// Guess up to N tokens at a time from what the text repeats, and verify them at once: the text stays the same
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "7", value_parser = clap::value_parser!(u16).range(1..=63))]
+    speculate: Option<u16>,
     /// Print speed, dispatches, submissions and memory to standard error at the end
     #[arg(long)]
     stats: bool,
@@ -126,6 +129,9 @@ impl Generate {
                  {room}; give no more than that, a shorter prompt, or --slide to forget the older text",
             ));
         }
+        if self.speculate.is_some() && self.repetition_penalty != 1.0 {
+            return refuse("--speculate does not go with --repetition-penalty, which depends on every token before");
+        }
         let mut engine = self.device.engine()?;
         model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?;
         let sampling = Sampling {
@@ -147,6 +153,9 @@ impl Generate {
             .collect();
         let stats = {
             let mut generator = Generator::new(&mut engine, config, prompts.len(), capacity, sampling)?;
+            if let Some(most) = self.speculate {
+                generator.speculate(usize::from(most))?;
+            }
             let end = tokenizer.as_ref().and_then(Tokenizer::end_of_text);
             self.write(&mut generator, &prompts, &mut rows, &Limits { max_tokens, end })?;
             generator.stats
@@ -222,16 +231,17 @@ impl Generate {
         generator.prompt(prompts)?;
         self.take(generator.tokens(), rows, limits, streaming)?;
         while rows.iter().any(|r| r.done.is_none()) {
-            let left = rows.iter().filter(|r| r.done.is_none()).map(|r| limits.max_tokens - r.ids.len()).max().unwrap_or(0);
-            if generator.next(left)? == 0 {
+            let left = |row: &Row<'_>| if row.done.is_none() { limits.max_tokens - row.ids.len() } else { 0 };
+            if generator.next(&rows.iter().map(left).collect::<Vec<_>>())? == 0 {
                 // The cache is full: forget the older half and read the rest again.
                 let tails: Vec<Vec<u32>> = prompts
                     .iter()
                     .zip(rows.iter())
                     .map(|(prompt, row)| {
-                        let all: Vec<u32> = prompt.iter().chain(&row.ids).copied().collect();
-                        let keep = generator.capacity() / 2;
-                        all[all.len().saturating_sub(keep.max(1))..].to_vec()
+                        let keep = (generator.capacity() / 2).max(1);
+                        let of_prompt = keep.saturating_sub(row.ids.len()).min(prompt.len());
+                        let of_row = &row.ids[row.ids.len().saturating_sub(keep)..];
+                        [&prompt[prompt.len() - of_prompt..], of_row].concat()
                     })
                     .collect();
                 generator.restart(&tails)?;
@@ -328,6 +338,9 @@ fn print_stats(stats: &GenerationStats, device: &str) {
         stats.decode_time.as_secs_f64() * 1e3,
         rate(stats.decoded_tokens, stats.decode_time)
     );
+    if stats.guessed_tokens > 0 {
+        eprintln!("guesses     {} tokens, {} of them right", stats.guessed_tokens, stats.right_tokens);
+    }
     let p = stats.plan;
     eprintln!(
         "a token     {} dispatches, {:.2} submissions, {} bytes of weights and caches",

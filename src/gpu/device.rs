@@ -253,7 +253,15 @@ impl Gpu {
     /// # Errors
     /// A fault that has arrived since the last look.
     pub fn submit(&self, encoder: wgpu::CommandEncoder) -> Result<wgpu::SubmissionIndex, GpuError> {
-        let index = self.queue.submit([encoder.finish()]);
+        self.submit_commands(encoder.finish())
+    }
+
+    /// The same of commands that are encoded already.
+    ///
+    /// # Errors
+    /// A fault that has arrived since the last look.
+    pub fn submit_commands(&self, commands: wgpu::CommandBuffer) -> Result<wgpu::SubmissionIndex, GpuError> {
+        let index = self.queue.submit([commands]);
         self.check()?;
         Ok(index)
     }

@@ -33,9 +33,10 @@ impl ReadBack {
         })
     }
 
-    /// Records the copy from `buffer`'s beginning, at the end of a submission.
-    pub fn record(&self, encoder: &mut wgpu::CommandEncoder, buffer: &Buffer) {
-        encoder.copy_buffer_to_buffer(&buffer.raw, 0, &self.staging, 0, self.bytes);
+    /// Records the copy from `buffer`, from `offset` bytes on (a multiple of 4), at the end of a submission.
+    pub fn record(&self, encoder: &mut wgpu::CommandEncoder, buffer: &Buffer, offset: u64) {
+        let bytes = self.bytes.min(buffer.bytes - offset);
+        encoder.copy_buffer_to_buffer(&buffer.raw, offset, &self.staging, 0, bytes);
         if let Some(watch) = &self.watch {
             encoder.resolve_query_set(&watch.set, 0..2, &watch.resolved, 0);
             encoder.copy_buffer_to_buffer(&watch.resolved, 0, &self.staging, self.bytes, TIMES);

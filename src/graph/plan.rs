@@ -7,14 +7,22 @@ use super::{
     host::{evaluate_watched, live_nodes},
     lowered::{Lowered, Step},
     profile::{self, Profiled, Profiler},
-    reader::{Place, Reader},
+    reader::{Of, Place, Reader},
     record::{Graph, Leaf, Source},
 };
 use crate::{
     gpu::{Access, Bound, Buffer, BufferSlice, Gpu, Kernel, ReadBack, timing},
     ops::{DType, HostData, HostTensor, Packing, Precision, Recorder, Storage, Tensor, TensorType},
 };
-use std::{collections::HashMap, ops::Range, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 /// How to plan.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +89,8 @@ pub struct GpuPlan {
     sentinels: Vec<(Buffer, u64, u64)>,
     profiled: Option<Profiled>,
     stats: PlanStats,
+    /// What encoding took, nanoseconds.
+    encoding: AtomicU64,
     // Parameters of all kernels; bind groups refer to it.
     _params: Buffer,
 }
@@ -260,11 +270,12 @@ impl GpuPlan {
             }
         }
         let operations = steps.iter().map(|step| (step.node, nodes[step.node].op.name())).collect();
-        Ok(Self { gpu, bound, operations, cuts, inputs, outputs, sentinels, profiled, stats, _params: params })
+        let encoding = AtomicU64::new(0);
+        Ok(Self { gpu, bound, operations, cuts, inputs, outputs, sentinels, profiled, stats, encoding, _params: params })
     }
 
     /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
-    fn run(&self, times: usize, mut read: Option<(&Buffer, &mut ReadBack)>) -> Result<(), GraphError> {
+    fn run(&self, times: usize, mut read: Option<(&Buffer, u64, &mut ReadBack)>) -> Result<(), GraphError> {
         if self.cuts.len() == 1 {
             // Whole runs, as many as fit, in one pass.
             let most = (DISPATCHES_A_SUBMISSION / self.bound.len().max(1)).max(1);
@@ -293,26 +304,28 @@ impl GpuPlan {
         part: Range<usize>,
         times: usize,
         [first, last]: [bool; 2],
-        read: &mut Option<(&Buffer, &mut ReadBack)>,
+        read: &mut Option<(&Buffer, u64, &mut ReadBack)>,
     ) -> Result<(), GraphError> {
+        let begin = Instant::now();
         let mut encoder = self.gpu.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                 label: None,
-                timestamp_writes: read.as_ref().and_then(|(_, read)| read.timestamps(first, last)),
+                timestamp_writes: read.as_ref().and_then(|(_, _, read)| read.timestamps(first, last)),
             });
             for _ in 0..times {
                 self.bound[part.clone()].iter().for_each(|bound| bound.dispatch(&mut pass));
             }
         }
-        match read {
-            Some((buffer, read)) if last => {
-                read.record(&mut encoder, buffer);
-                read.submitted(self.gpu.submit(encoder)?);
-            }
-            _ => {
-                self.gpu.submit(encoder)?;
-            }
+        let mut read = read.as_mut().filter(|_| last);
+        if let Some((buffer, offset, read)) = &read {
+            read.record(&mut encoder, buffer, *offset);
+        }
+        let commands = encoder.finish();
+        self.encoding.fetch_add(begin.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        let index = self.gpu.submit_commands(commands)?;
+        if let Some((_, _, read)) = &mut read {
+            read.submitted(index);
         }
         Ok(())
     }
@@ -479,13 +492,29 @@ impl Plan {
         }
     }
 
-    /// [`run_times`](Self::run_times), and has `reader` take what its variable is then. Returns as soon as the work is queued.
+    /// A reader for the output `tensor`. `timed`: it tells what a run took, too.
+    ///
+    /// # Errors
+    /// `tensor` is no output of the plan, or there is no memory.
+    pub fn reader(&self, tensor: Tensor, timed: bool) -> Result<Reader, GraphError> {
+        let missing = || GraphError::NotPlanned(tensor.0, "an output");
+        match &self.0 {
+            Inner::Gpu(plan) => {
+                let (buffer, offset, ty) = plan.outputs.get(&tensor).ok_or_else(missing)?;
+                let place = Place::Gpu(buffer.clone(), *offset, plan.gpu.read_back(ty.bytes(), timed)?);
+                Ok(Reader { of: Of::Output(tensor), ty: ty.clone(), place })
+            }
+            Inner::Cpu(plan) => Ok(Reader { of: Of::Output(tensor), ty: plan.graph.ty(tensor).clone(), place: Place::Cpu(None) }),
+        }
+    }
+
+    /// [`run_times`](Self::run_times), and has `reader` take what its variable or output is then. Returns as soon as the work is queued.
     ///
     /// # Errors
     /// A fault of the device.
     pub fn run_and_read(&mut self, engine: &mut Engine, times: usize, reader: &mut Reader) -> Result<(), GraphError> {
         match (&mut self.0, &mut reader.place) {
-            (Inner::Gpu(plan), Place::Gpu(buffer, read)) => {
+            (Inner::Gpu(plan), Place::Gpu(buffer, offset, read)) => {
                 let times = match &mut plan.profiled {
                     Some(profiled) if profiled.over() => {
                         profiled.count(times);
@@ -497,11 +526,14 @@ impl Plan {
                     }
                     None => times,
                 };
-                plan.run(times, Some((buffer, read)))
+                plan.run(times, Some((buffer, *offset, read)))
             }
             _ => {
                 self.run_times(engine, times)?;
-                reader.place = Place::Cpu(engine.get(&reader.name)?);
+                reader.place = Place::Cpu(match &reader.of {
+                    Of::Variable(name) => engine.get(name)?,
+                    Of::Output(tensor) => Some(self.get(*tensor)?),
+                });
                 Ok(())
             }
         }
@@ -563,6 +595,14 @@ impl Plan {
         match &self.0 {
             Inner::Gpu(plan) => Ok(plan.gpu.wait()?),
             Inner::Cpu(_) => Ok(()),
+        }
+    }
+
+    /// What the host has taken so far to encode runs, without what submitting them takes; nothing on the CPU.
+    pub fn encoding(&self) -> Duration {
+        match &self.0 {
+            Inner::Gpu(plan) => Duration::from_nanos(plan.encoding.load(Ordering::Relaxed)),
+            Inner::Cpu(_) => Duration::ZERO,
         }
     }
 

@@ -1,4 +1,4 @@
-//! A variable as it is after a run, read while later runs are under way.
+//! A variable or an output as it is after a run, read while later runs are under way.
 
 use super::{
     Engine, GraphError,
@@ -6,19 +6,26 @@ use super::{
 };
 use crate::{
     gpu::{Buffer, ReadBack},
-    ops::{HostTensor, TensorType},
+    ops::{HostTensor, Tensor, TensorType},
 };
 use std::time::Duration;
 
-/// What a variable was after a run of a plan. Made once, it takes one run's value at a time.
+/// What a variable, or a plan's output, was after a run. Made once, it takes one run's value at a time.
 pub struct Reader {
-    pub(super) name: String,
-    ty: TensorType,
+    pub(super) of: Of,
+    pub(super) ty: TensorType,
     pub(super) place: Place,
 }
 
+/// What is read.
+pub(super) enum Of {
+    Variable(String),
+    Output(Tensor),
+}
+
+/// Where it comes from, from that byte on, and where it goes.
 pub(super) enum Place {
-    Gpu(Buffer, ReadBack),
+    Gpu(Buffer, u64, ReadBack),
     Cpu(Option<HostTensor<f32>>),
 }
 
@@ -30,10 +37,10 @@ impl Engine {
     pub fn reader(&mut self, name: &str, ty: &TensorType, timed: bool) -> Result<Reader, GraphError> {
         self.ensure(name, ty)?;
         let place = match (&self.gpu, self.variables.get(name).map(|v| &v.data)) {
-            (Some(gpu), Some(Stored::Gpu(buffer))) => Place::Gpu(buffer.clone(), gpu.read_back(ty.bytes(), timed)?),
+            (Some(gpu), Some(Stored::Gpu(buffer))) => Place::Gpu(buffer.clone(), 0, gpu.read_back(ty.bytes(), timed)?),
             _ => Place::Cpu(None),
         };
-        Ok(Reader { name: name.into(), ty: ty.clone(), place })
+        Ok(Reader { of: Of::Variable(name.into()), ty: ty.clone(), place })
     }
 }
 
@@ -45,7 +52,7 @@ impl Reader {
     /// No run was given this reader, or a fault of the device.
     pub fn take(&mut self, engine: &Engine) -> Result<(HostTensor<f32>, Option<Duration>), GraphError> {
         match (&mut self.place, &engine.gpu) {
-            (Place::Gpu(_, read), Some(gpu)) => {
+            (Place::Gpu(_, _, read), Some(gpu)) => {
                 let (bytes, time) = read.take(gpu)?;
                 Ok((from_device_bytes(&self.ty, &bytes[..self.ty.bytes() as usize]), time))
             }

@@ -28,10 +28,12 @@ pub enum Context {
         /// Tokens that the cache holds.
         capacity: usize,
     },
-    /// One token of each text, at `positions` `[B]`, after those in the cache.
-    Decode {
-        /// The place of the token in its text.
+    /// A few tokens of each text, which follow those in the cache.
+    Cached {
+        /// The place of the first of them in its text, `[B]`.
         positions: Tensor,
+        /// The places of all, `[B,T]`.
+        places: Tensor,
         /// Tokens that the cache holds.
         capacity: usize,
     },
@@ -143,7 +145,7 @@ impl<'a> Gpt2<'a> {
         let c = self.config.n_embd;
         let wte = weight(g, "transformer.wte.weight", [self.config.vocab_size, c])?;
         let wpe = weight(g, "transformer.wpe.weight", [self.config.n_positions, c])?;
-        let (batch, time) = (g.ty(ids).shape.rows(), g.ty(ids).shape.width());
+        let time = g.ty(ids).shape.width();
         if time > self.config.n_positions {
             return Err(OpError::new(format!(
                 "{time} tokens are longer than the model's context of {}",
@@ -152,10 +154,7 @@ impl<'a> Gpt2<'a> {
         }
         let tokens = ops::embedding(g, wte, ids)?;
         let places = match context {
-            Context::Decode { positions, .. } => {
-                let places = ops::embedding(g, wpe, positions)?;
-                ops::reshape(g, places, [batch, 1, c])?
-            }
+            Context::Cached { places, .. } => ops::embedding(g, wpe, places)?,
             _ => ops::slice(g, wpe, 0, 0..time)?,
         };
         let x = ops::add(g, tokens, places)?;
@@ -189,7 +188,7 @@ impl<'a> Gpt2<'a> {
                 ops::cache_write(g, cache, qkv, positions)?;
                 ops::attention(g, qkv, heads, Mask { causal: true, keys: None, band: None })?
             }
-            Context::Decode { positions, capacity } => {
+            Context::Cached { positions, capacity, .. } => {
                 let cache = cache(g, capacity)?;
                 ops::attention_cached(g, qkv, cache, positions, heads)?
             }

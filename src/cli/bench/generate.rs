@@ -97,6 +97,8 @@ struct Measured {
     ceiling_share: Option<f64>,
     /// Of the time of a token.
     host_share: Option<f64>,
+    /// The host's time for a step, while the device works.
+    encoding_ms: f64,
     dispatches: usize,
 }
 
@@ -202,7 +204,7 @@ impl BenchGenerate {
         let begin = last;
         let mut left = self.tokens - 1;
         while left > 0 {
-            let came = generator.next(left)?;
+            let came = generator.next(&vec![left; self.batch])?;
             if came == 0 {
                 break;
             }
@@ -238,6 +240,7 @@ impl BenchGenerate {
             gb_per_s,
             ceiling_share: read_gb_per_s.map(|ceiling| gb_per_s / ceiling),
             host_share: (!device.is_zero()).then(|| 1.0 - device.as_secs_f64() / wall.as_secs_f64().max(1e-9)),
+            encoding_ms: ms(stats.encode_time - before.encode_time) / tokens.max(1) as f64,
             dispatches: stats.plan.dispatches,
         })
     }
@@ -255,7 +258,8 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         let (weights, cache) = (m.weight_bytes as f64 / 1e6, m.cache_bytes as f64 / 1e6);
         writeln!(out, "   reads             {:>10.2} MB a step: weights {weights:.2}, cache {cache:.2}", weights + cache)?;
         writeln!(out, "   bandwidth         {:>10.2} GB/s, {} of the ceiling", m.gb_per_s, percent(m.ceiling_share))?;
-        writeln!(out, "   host's share      {:>10}", percent(m.host_share))?;
+        let encoding = m.encoding_ms;
+        writeln!(out, "   host's share      {:>10}; {encoding:.3} ms a step for encoding, besides", percent(m.host_share))?;
         writeln!(out, "   dispatches        {:>10} a step, {:.1} steps a submission", m.dispatches, m.tokens_a_submission)?;
     }
     Ok(())

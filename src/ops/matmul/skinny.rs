@@ -150,7 +150,7 @@ impl Skinny {
             return self.product.lower_after(cx, norm);
         };
         let logits = self.product.infer(&types)?.swap_remove(0);
-        if let Some(packing) = packing {
+        if let Some(packing) = packing.filter(|packing| types[0].shape.rows() <= packed::few_rows(cx.caps, packing)) {
             let given = self.of_draw(inputs[0].clone(), inputs);
             return packed::lower_drawn(&self.product, &packing, cx, norm, (draw, &given));
         }

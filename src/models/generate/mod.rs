@@ -1,11 +1,18 @@
-//! Generation: the prompt in one pass, then decoding as one plan whose cache, positions, tokens and random state stay on
-//! the device, so that several tokens can be queued without waiting for the host.
+//! Generation: prompts in chunks, then decoding as one plan whose cache, positions, tokens and random state stay on the device, so
+//! that several tokens can be queued without waiting for the host; or, where the text repeats itself, several tokens guessed and
+//! verified at once.
+
+mod draft;
+mod prompt;
+mod speculate;
 
 use super::{Gpt2Config, gpt2::{Context, Gpt2, cache_name}};
 use crate::{
     graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats, Reader},
-    ops::{self, HostTensor, OpError, Tensor, TensorType},
+    ops::{self, OpError, Tensor, TensorType},
 };
+use prompt::PromptPlan;
+use speculate::Speculation;
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -26,6 +33,13 @@ pub struct Sampling {
     pub seed: u32,
 }
 
+impl Sampling {
+    fn rule(&self) -> ops::Sample {
+        let Self { temperature, top_k, top_p, repetition_penalty, .. } = *self;
+        ops::Sample { temperature, top_k, top_p, repetition_penalty }
+    }
+}
+
 /// What a generation took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct GenerationStats {
@@ -39,8 +53,14 @@ pub struct GenerationStats {
     pub decode_time: Duration,
     /// Submissions for them.
     pub submissions: usize,
-    /// What the device took for them by its own clock, where it has one.
+    /// Tokens that were guessed, over all rows.
+    pub guessed_tokens: usize,
+    /// Those of them that were right.
+    pub right_tokens: usize,
+    /// What the device took for decoding by its own clock, where it has one.
     pub device_time: Duration,
+    /// What the host took to encode it, while the device worked as a rule.
+    pub encode_time: Duration,
     /// The decoding plan.
     pub plan: PlanStats,
     /// Bytes of weights that a step of the plan reads.
@@ -78,11 +98,14 @@ pub struct Generator<'a> {
     batch: usize,
     capacity: usize,
     decode: Plan,
-    /// Tokens sampled so far, a row.
-    sampled: usize,
-    /// Those of them that have been read back.
+    prompts: Vec<PromptPlan>,
+    /// Tokens of all prompts that go through the model at once.
+    chunk: usize,
+    speculation: Option<Speculation>,
+    /// Tokens sampled so far, a row, as far as they have been read.
     texts: Vec<Vec<u32>>,
-    longest: usize,
+    /// Tokens of each row in the cache or on their way there, and the newest.
+    lengths: Vec<usize>,
     /// Submissions under way, the oldest first, and readers that are free.
     flights: VecDeque<Flight>,
     readers: Vec<Reader>,
@@ -116,8 +139,9 @@ impl<'a> Generator<'a> {
         let mut g = Graph::new();
         let state = State::record(&mut g, config, batch, &sampling)?;
         let ids = ops::reshape(&mut g, state.tokens, [batch, 1])?;
+        let places = ops::reshape(&mut g, state.positions, [batch, 1])?;
         let model = Gpt2::new(config);
-        let context = Context::Decode { positions: state.positions, capacity };
+        let context = Context::Cached { positions: state.positions, places, capacity };
         let states = model.residual_stream(&mut g, ids, context)?;
         let rows = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
         let hidden = model.last_norm(&mut g, rows)?;
@@ -142,9 +166,11 @@ impl<'a> Generator<'a> {
             batch,
             capacity,
             decode,
-            sampled: 0,
+            prompts: Vec::new(),
+            chunk: prompt::CHUNK,
+            speculation: None,
             texts: vec![Vec::new(); batch],
-            longest: 0,
+            lengths: vec![0; batch],
             flights: VecDeque::new(),
             readers,
             pace: 1,
@@ -159,68 +185,17 @@ impl<'a> Generator<'a> {
         self.bound = bound.min(LONGEST);
     }
 
-    /// Processes the prompts, one a row, none empty, and samples the first token of each.
-    ///
-    /// # Errors
-    /// A prompt is longer than the capacity, or a fault of the device.
-    pub fn prompt(&mut self, prompts: &[Vec<u32>]) -> Result<(), GraphError> {
-        self.land()?;
-        let start = Instant::now();
-        let (batch, config) = (self.batch, self.config);
-        let time = prompts.iter().map(Vec::len).max().unwrap_or(1);
-        let mut g = Graph::new();
-        let state = State::record(&mut g, config, batch, &self.sampling)?;
-        let ids = g.input("ids", TensorType::u32([batch, time]));
-        let last = g.input("last", TensorType::u32([batch]));
-        let begin = g.input("begin", TensorType::u32([batch]));
-        let model = Gpt2::new(config);
-        let context = Context::Prompt { positions: begin, capacity: self.capacity };
-        let states = model.residual_stream(&mut g, ids, context)?;
-        let rows = ops::reshape(&mut g, states[states.len() - 1], [batch * time, config.n_embd])?;
-        let rows = ops::embedding(&mut g, rows, last)?;
-        let hidden = model.last_norm(&mut g, rows)?;
-        let logits = model.head(&mut g, hidden)?;
-        state.choose(&mut g, logits, &self.sampling)?;
-        let mut plan = self.engine.compile(g, &[], &PlanOptions::named("prompt"))?;
-
-        let mut padded = vec![0; batch * time];
-        for (row, prompt) in padded.chunks_mut(time).zip(prompts) {
-            row[..prompt.len()].copy_from_slice(prompt);
-        }
-        let at = |prompt: &Vec<u32>| prompt.len() as u32 - 1;
-        plan.set(ids, HostTensor::uints([batch, time], padded))?;
-        plan.set(begin, HostTensor::uints([batch], vec![0; batch]))?;
-        let places = prompts.iter().enumerate().map(|(row, p)| (row * time) as u32 + at(p)).collect();
-        plan.set(last, HostTensor::uints([batch], places))?;
-        // The sampling step advances positions by one: to the prompts' lengths.
-        self.engine.set(POSITIONS, &HostTensor::uints([batch], prompts.iter().map(at).collect()))?;
-        self.engine.set(RNG, &HostTensor::uints([2], vec![self.sampling.seed, 0]))?;
-        self.engine.set(STEPS, &HostTensor::uints([batch], vec![self.sampled as u32; batch]))?;
-        if state.seen.is_some() {
-            let vocab = config.vocab_size;
-            let mut seen = vec![0; batch * vocab];
-            for (row, prompt) in seen.chunks_mut(vocab).zip(prompts) {
-                prompt.iter().for_each(|&id| row[id as usize] = 1);
-            }
-            self.engine.set(SEEN, &HostTensor::uints([batch, vocab], seen))?;
-        }
-        if let Some(mut reader) = self.readers.pop() {
-            plan.run_and_read(self.engine, 1, &mut reader)?;
-            self.take(reader, 1)?;
-        }
-        self.longest = time + 1;
-        self.stats.prompt_tokens += prompts.iter().map(Vec::len).sum::<usize>();
-        self.stats.prompt_time += start.elapsed();
-        self.since = Instant::now();
-        Ok(())
-    }
-
-    /// Decodes up to `wanted` more tokens of each row, none beyond the cache: waits for the oldest submission, while the device
-    /// has the next one already. Returns how many tokens a row came; 0 where there is no room, or nothing was wanted.
+    /// Decodes up to `wanted` more tokens of each row (as many numbers as rows), none beyond the cache: waits for the oldest
+    /// submission, while the device has the next one already. Returns how many tokens came, of the row that got most; 0 where there
+    /// is no room for a row that wants some, or none does. Rows that want fewer than others may get more than they want.
     ///
     /// # Errors
     /// A fault of the device.
-    pub fn next(&mut self, wanted: usize) -> Result<usize, GraphError> {
+    pub fn next(&mut self, wanted: &[usize]) -> Result<usize, GraphError> {
+        if self.speculation.is_some() {
+            return self.next_guessed(wanted);
+        }
+        let wanted = wanted.iter().copied().max().unwrap_or(0);
         while let Some(reader) = self.readers.pop() {
             let count = self.pace.min(wanted.saturating_sub(self.queued())).min(self.room());
             if count == 0 {
@@ -232,15 +207,21 @@ impl<'a> Generator<'a> {
         let Some(flight) = self.flights.pop_front() else { return Ok(0) };
         let count = flight.tokens;
         let time = self.take(flight.reader, count)?;
-        let since = std::mem::replace(&mut self.since, Instant::now());
-        let wall = self.since.duration_since(since);
-        self.stats.decoded_tokens += count * self.batch;
-        self.stats.decode_time += wall;
-        self.stats.device_time += time.unwrap_or_default();
-        self.stats.submissions += 1;
+        let wall = self.came(count * self.batch, time);
         let each = time.unwrap_or(wall).as_secs_f64() / count as f64;
         self.pace = ((self.bound.as_secs_f64() / each.max(1e-6)) as usize).clamp(1, RING);
         Ok(count)
+    }
+
+    /// Accounts for a submission of so many tokens, over all rows; how long it was since the last.
+    fn came(&mut self, tokens: usize, device: Option<Duration>) -> Duration {
+        let since = std::mem::replace(&mut self.since, Instant::now());
+        let wall = self.since.duration_since(since);
+        self.stats.decoded_tokens += tokens;
+        self.stats.decode_time += wall;
+        self.stats.device_time += device.unwrap_or_default();
+        self.stats.submissions += 1;
+        wall
     }
 
     /// Decodes `count` more tokens of each row.
@@ -248,15 +229,13 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// As [`Generator::next`].
     pub fn decode(&mut self, count: usize) -> Result<(), GraphError> {
-        let mut left = count;
-        while left > 0 {
-            let came = self.next(left)?;
-            if came == 0 {
-                break;
+        let until: Vec<_> = self.texts.iter().map(|text| text.len() + count).collect();
+        loop {
+            let wanted: Vec<_> = self.texts.iter().zip(&until).map(|(text, until)| until.saturating_sub(text.len())).collect();
+            if self.next(&wanted)? == 0 {
+                return Ok(());
             }
-            left = left.saturating_sub(came);
         }
-        Ok(())
     }
 
     /// Queues a submission of `count` tokens.
@@ -265,8 +244,9 @@ impl<'a> Generator<'a> {
             self.since = Instant::now();
         }
         self.decode.run_and_read(self.engine, count, &mut reader)?;
+        self.stats.encode_time = self.decode.encoding();
         self.flights.push_back(Flight { reader, tokens: count });
-        self.longest += count;
+        self.lengths.iter_mut().for_each(|length| *length += count);
         Ok(())
     }
 
@@ -279,7 +259,6 @@ impl<'a> Generator<'a> {
     fn land(&mut self) -> Result<(), GraphError> {
         while let Some(mut flight) = self.flights.pop_front() {
             flight.reader.take(self.engine)?;
-            self.sampled += flight.tokens;
             self.readers.push(flight.reader);
         }
         Ok(())
@@ -300,7 +279,7 @@ impl<'a> Generator<'a> {
 
     /// Tokens that the longest row can still take before the cache is full.
     pub fn room(&self) -> usize {
-        (self.capacity + 1).saturating_sub(self.longest)
+        (self.capacity + 1).saturating_sub(self.lengths.iter().copied().max().unwrap_or(0))
     }
 
     /// All tokens sampled so far, a row each.
@@ -312,9 +291,9 @@ impl<'a> Generator<'a> {
     fn take(&mut self, mut reader: Reader, count: usize) -> Result<Option<Duration>, GraphError> {
         let (ring, time) = reader.take(self.engine)?;
         for (text, ring) in self.texts.iter_mut().zip(ring.u().chunks(RING)) {
-            text.extend((self.sampled..self.sampled + count).map(|step| ring[step % RING]));
+            let step = text.len();
+            text.extend((step..step + count).map(|step| ring[step % RING]));
         }
-        self.sampled += count;
         self.readers.push(reader);
         Ok(time)
     }
@@ -349,12 +328,7 @@ impl State {
 
     /// Samples from `logits` `[B,V]` and moves the state on by one token.
     fn choose(&self, g: &mut Graph, logits: Tensor, sampling: &Sampling) -> Result<(), OpError> {
-        let rule = ops::Sample {
-            temperature: sampling.temperature,
-            top_k: sampling.top_k,
-            top_p: sampling.top_p,
-            repetition_penalty: sampling.repetition_penalty,
-        };
+        let rule = sampling.rule();
         let state = Some([self.tokens, self.positions, self.history]);
         let decoding = ops::Decoding { rng: self.rng, steps: self.steps, text_rows: 1, seen: self.seen, state };
         ops::choose(g, logits, &decoding, rule).map(|_| ())
