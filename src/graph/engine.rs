@@ -2,8 +2,9 @@
 
 use super::{
     GraphError,
+    gpu_plan::GpuPlan,
     lowered::lower,
-    plan::{GpuPlan, Plan, PlanOptions},
+    plan::{Plan, PlanOptions},
     profile::{self, Profiler},
     record::Graph,
 };

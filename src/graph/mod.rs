@@ -8,6 +8,7 @@ mod autodiff;
 mod engine;
 mod error;
 mod fuse;
+mod gpu_plan;
 mod half;
 mod host;
 mod lowered;
