@@ -92,11 +92,11 @@ impl Gpu {
     /// # Errors
     /// Those of the first that is not to be had.
     pub fn pipelines(&self, variants: &[(&Kernel, Vec<Access>)]) -> Result<Vec<Arc<Pipeline>>, GpuError> {
-        let missing: Vec<_> = match self.pipelines.made.lock() {
-            Ok(made) => variants.iter().filter(|(kernel, access)| !made.contains_key(&((*kernel).clone(), access.clone()))).collect(),
-            Err(_) => Vec::new(),
-        };
-        let missing: Vec<_> = missing.into_iter().collect::<HashSet<_>>().into_iter().collect();
+        let mut missing: HashSet<_> = variants.iter().collect();
+        if let Ok(made) = self.pipelines.made.lock() {
+            missing.retain(|(kernel, access)| !made.contains_key(&((*kernel).clone(), access.clone())));
+        }
+        let missing: Vec<_> = missing.into_iter().collect();
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         if threads > 1 {

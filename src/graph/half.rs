@@ -3,7 +3,7 @@
 //! gradients, statistics and whatever the host reads stay in 32 bits.
 
 use super::{
-    lowered::Root,
+    lowered::{Copies, Root},
     record::{Leaf, Node},
 };
 use crate::{
@@ -62,9 +62,9 @@ pub(super) fn storages(
     half.into_iter().map(|half| if half { Storage::F16 } else { Storage::F32 }).collect()
 }
 
-/// Rounded copies of weights, by the weight's memory.
+/// Rounded copies of weights.
 #[derive(Default)]
-pub(super) struct Roundings(HashMap<usize, usize>);
+pub(super) struct Roundings(Copies);
 
 impl Roundings {
     /// Gives `node` the rounded copies of the weights that it wants in 16 bits, and returns the dispatches that make those that
@@ -82,20 +82,10 @@ impl Roundings {
             if !weight || node.op.half_input(i) != Half::Wanted {
                 continue;
             }
-            let root = match self.0.get(&input.root) {
-                Some(&known) => known,
-                None => {
-                    let elements = roots[input.root].elements;
-                    roots.push(Root { elements, leaf: None, storage: Storage::F16 });
-                    let copy = roots.len() - 1;
-                    let whole = |root, storage| Operand { root, at: 0, storage, ty: TensorType::f32([elements]) };
-                    let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
-                    cx.besides(|cx| lower_rounding(cx, &whole(input.root, Storage::F32), &whole(copy, Storage::F16)))?;
-                    dispatches.append(&mut cx.dispatches);
-                    self.0.insert(input.root, copy);
-                    copy
-                }
-            };
+            let elements = roots[input.root].elements;
+            let from = Operand { at: 0, ty: TensorType::f32([elements]), ..input.clone() };
+            let round = |cx: &mut Lowering<'_>, copy: &Operand| lower_rounding(cx, &from, copy);
+            let root = self.0.of((input.root, Storage::F16), (caps, &mut *roots), &mut dispatches, round)?;
             *input = Operand { root, storage: Storage::F16, ..input.clone() };
         }
         Ok(dispatches)
@@ -104,7 +94,7 @@ impl Roundings {
     /// A weight that `node` has changed is to be rounded again before its next use.
     pub fn forget_updated(&mut self, node: &Node, operands: &HashMap<Tensor, Operand>) {
         for i in node.op.updates() {
-            self.0.remove(&operands[&node.inputs[i]].root);
+            self.0.forget(operands[&node.inputs[i]].root);
         }
     }
 }

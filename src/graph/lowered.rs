@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     gpu::Capabilities,
-    ops::{Decision, Dispatch, Lowering, OpError, Operand, Precision, Recorder, Storage, Tensor},
+    ops::{Decision, Dispatch, Lowering, OpError, Operand, Precision, Recorder, Storage, Tensor, TensorType},
 };
 use std::collections::HashMap;
 
@@ -48,6 +48,38 @@ impl Root {
             Storage::Packed(packing) => packing.bytes(),
             storage => (self.elements as u64 * storage.bytes()).next_multiple_of(4),
         }
+    }
+}
+
+/// Copies of variables in another storage, by the variable's memory: each made once, before its first reader.
+#[derive(Default)]
+pub(super) struct Copies(HashMap<usize, usize>);
+
+impl Copies {
+    /// The copy of `root`'s memory in `storage`; if there is none yet, `lower` makes it, given its whole operand.
+    pub fn of(
+        &mut self,
+        (root, storage): (usize, Storage),
+        (caps, roots): (&Capabilities, &mut Vec<Root>),
+        dispatches: &mut Vec<Dispatch>,
+        lower: impl FnOnce(&mut Lowering<'_>, &Operand) -> Result<(), OpError>,
+    ) -> Result<usize, OpError> {
+        if let Some(&known) = self.0.get(&root) {
+            return Ok(known);
+        }
+        let elements = roots[root].elements;
+        roots.push(Root { elements, leaf: None, storage });
+        let copy = Operand { root: roots.len() - 1, at: 0, storage, ty: TensorType::f32([elements]) };
+        let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
+        cx.besides(|cx| lower(cx, &copy))?;
+        dispatches.append(&mut cx.dispatches);
+        self.0.insert(root, copy.root);
+        Ok(copy.root)
+    }
+
+    /// The variable has changed: it is to be copied again before its next reader.
+    pub fn forget(&mut self, root: usize) {
+        self.0.remove(&root);
     }
 }
 

@@ -325,8 +325,10 @@ impl Contest {
         for (ids, rows) in samples {
             plan.set(ids, HostTensor::uints([rows.len()], rows))?;
         }
-        for (seed, (&input, &original)) in inputs.iter().zip(&node.inputs).enumerate() {
-            plan.set(input, noise(graph.ty(original), seed as u32))?;
+        for (seed, ((&input, &original), stored)) in inputs.iter().zip(&node.inputs).zip(&decision.stored).enumerate() {
+            if stored.packing().is_none() {
+                plan.set(input, noise(graph.ty(original), seed as u32))?;
+            }
         }
         Ok(Self { plan, compared: all })
     }

@@ -2,12 +2,12 @@
 
 use super::{
     GraphError, PlanOptions,
-    lowered::Root,
+    lowered::{Copies, Root},
     record::{Leaf, Node},
 };
 use crate::{
     gpu::Capabilities,
-    ops::{Dispatch, Lowering, OpError, Operand, Storage, Tensor, TensorType, lower_unpacking},
+    ops::{Dispatch, Lowering, OpError, Operand, Storage, Tensor, lower_unpacking},
 };
 use std::collections::HashMap;
 
@@ -36,9 +36,9 @@ pub(super) fn mark(
     }
 }
 
-/// Unpacked copies, by the packed memory.
+/// Unpacked copies of weights.
 #[derive(Default)]
-pub(super) struct Unpacked(HashMap<usize, usize>);
+pub(super) struct Unpacked(Copies);
 
 impl Unpacked {
     /// Gives `node` unpacked copies of what its kernels do not read packed, and returns the dispatches that make those that are not
@@ -73,21 +73,10 @@ impl Unpacked {
                     packing.format
                 )));
             }
-            let root = match self.0.get(&input.root) {
-                Some(&known) => known,
-                None => {
-                    let elements = roots[input.root].elements;
-                    roots.push(Root { elements, leaf: None, storage: Storage::F32 });
-                    let root = roots.len() - 1;
-                    let copy = Operand { root, at: 0, storage: Storage::F32, ty: TensorType::f32([elements]) };
-                    let packed = Operand { at: 0, ..input.clone() };
-                    let mut cx = Lowering::new(caps, Vec::new(), Vec::new(), 0);
-                    cx.besides(|cx| lower_unpacking(cx, (&packed, elements / packing.k), &copy, None))?;
-                    dispatches.append(&mut cx.dispatches);
-                    self.0.insert(input.root, root);
-                    root
-                }
-            };
+            let rows = roots[input.root].elements / packing.k;
+            let from = Operand { at: 0, ..input.clone() };
+            let unpack = |cx: &mut Lowering<'_>, copy: &Operand| lower_unpacking(cx, (&from, rows), copy, None);
+            let root = self.0.of((input.root, Storage::F32), (caps, &mut *roots), &mut dispatches, unpack)?;
             *input = Operand { root, storage: Storage::F32, ..input.clone() };
         }
         Ok(dispatches)

@@ -239,7 +239,7 @@ impl Operation for CrossEntropyBackward {
                 windows.push(cx.input(4).all().read());
             }
             let classes = self.rule.classes(&x.ty);
-            let params = [width, classes, parts, WIDTH_PART].map(|v| v as u32).into_iter().chain([self.rule.ignore]).collect::<Vec<_>>();
+            let params = [width as u32, classes as u32, parts as u32, WIDTH_PART as u32, self.rule.ignore];
             let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows);
             cx.dispatch(kernel, &windows, &params, range.len() * parts)?;
         }

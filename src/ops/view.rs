@@ -133,16 +133,6 @@ impl StridedCopy {
     }
 }
 
-/// Zeros in the elements `place` of `y`.
-fn lower_zeros(cx: &mut Lowering<'_>, y: &Operand, place: Range<usize>) -> Result<(), OpError> {
-    for range in cx.row_ranges(place.len(), 1)? {
-        let len = range.len();
-        let part = y.part(place.start + range.start..place.start + range.end);
-        cx.dispatch(kernel!("zero"), &[part.write()], &[len as u32], len.div_ceil(64))?;
-    }
-    Ok(())
-}
-
 /// The strided copy on the host.
 fn copy_host<T: Copy>(sizes: [usize; RANK], from: (&[T], usize, [usize; RANK]), to: (&mut [T], usize, [usize; RANK])) {
     for a in 0..sizes[0] {
@@ -302,7 +292,10 @@ impl Operation for Pad {
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, y) = (cx.input(0), cx.output(0));
         let [before, size, after] = fold(&x.ty.shape, self.axis);
-        lower_zeros(cx, &y, 0..y.ty.elements())?;
+        for range in cx.row_ranges(y.ty.elements(), 1)? {
+            let len = range.len();
+            cx.dispatch(kernel!("zero"), &[y.part(range).write()], &[len as u32], len.div_ceil(64))?;
+        }
         let (sizes, from) = block(before, size, after, size);
         let (_, to) = block(before, size, after, self.size);
         StridedCopy { sizes, from: (x, 0, from), to: (y, self.start * after, to) }.lower(cx)
