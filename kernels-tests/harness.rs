@@ -27,17 +27,24 @@ pub fn engine() -> Engine {
     Engine::on(GPU.clone())
 }
 
-/// The adapter under test, with kernels chosen as on a real GPU.
-static AS_HARDWARE: LazyLock<Arc<Gpu>> = LazyLock::new(|| {
+/// The adapter under test without something.
+fn held_back(without: &str) -> Arc<Gpu> {
     let wanted = std::env::var("SHADERLM_DEVICE").unwrap_or_else(|_| "auto".into());
     let mut options = GpuOptions::new(wanted.parse().expect("SHADERLM_DEVICE names a device"));
-    options.without.push("software".into());
+    options.without.push(without.into());
     Arc::new(Gpu::open(&options).expect("a GPU adapter is needed for the kernel tests"))
-});
+}
+static AS_HARDWARE: LazyLock<Arc<Gpu>> = LazyLock::new(|| held_back("software"));
+static WITHOUT_IMAGES: LazyLock<Arc<Gpu>> = LazyLock::new(|| held_back("images"));
 
-/// A fresh engine there.
+/// A fresh engine there, with kernels chosen as on a real GPU.
 pub fn engine_as_hardware() -> Engine {
     Engine::on(AS_HARDWARE.clone())
+}
+
+/// A fresh engine that reads nothing from images.
+pub fn engine_without_images() -> Engine {
+    Engine::on(WITHOUT_IMAGES.clone())
 }
 
 /// Settings of a training step in tests: AdamW with clipping, in 32 bits.

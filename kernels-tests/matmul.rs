@@ -1,9 +1,9 @@
 //! Matrix products: every layout, batches, epilogues, and operands larger than a binding.
 
-use crate::harness::{Bound, Case, engine, engine_as_hardware};
+use crate::harness::{Bound, Case, engine, engine_as_hardware, engine_without_images};
 use shaderlm::{
     gpu::Capabilities,
-    graph::{PlanOptions, decisions},
+    graph::{PlanOptions, decisions, kernels},
     ops::{self, Gelu, Layout, Tensor},
 };
 
@@ -106,6 +106,39 @@ fn operands_and_results_larger_than_a_binding() {
     let (a, b) = (c.input([70_001, 8, 64]), c.input([70_001, 3, 64]));
     let y = ops::matmul_with(&mut c.g, a, b, None, Layout { transpose_b: true, ..Layout::default() }).unwrap();
     c.check("70,001 matrices", &[y], Bound::Nmse);
+}
+
+/// Where images are faster, operands that are read often come from them: some that are larger than an image's row, with one of
+/// them or both in images, batches, and windows that begin within the memory.
+#[test]
+fn operands_in_images() {
+    let images = engine().capabilities().unwrap().images;
+    let shapes = [([260, 196, 300], "AIMAGE,"), ([100, 132, 36], "AIMAGE,"), ([96, 20, 8], "BIMAGE,"), ([17, 260, 44], "AIMAGE,"), ([99, 260, 31], "")];
+    for (shape @ [m, n, k], word) in shapes {
+        for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
+            let layout = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7 };
+            let case = || {
+                let mut c = Case::new();
+                let (a, b) = operands(&mut c, shape, ta, tb);
+                let y = ops::matmul_with(&mut c.g, a, b, None, layout).unwrap();
+                let stack = c.input(if ta { [5, k, m] } else { [5, m, k] });
+                let part = ops::slice(&mut c.g, stack, 0, 1..4).unwrap();
+                let others = c.input(if tb { [3, n, k] } else { [3, k, n] });
+                let batch = ops::matmul_with(&mut c.g, part, others, None, layout).unwrap();
+                (c, [y, batch])
+            };
+            let what = format!("matmul {shape:?}, transposed {ta} {tb}");
+            let (c, outputs) = case();
+            if images && !ta {
+                let list = kernels(&c.g, &outputs, engine().capabilities().unwrap(), &PlanOptions::default()).unwrap();
+                assert!(list.iter().any(|kernel| kernel.label().contains(word)), "{what}: no {word} in {list:?}");
+                assert_eq!(list.iter().any(|kernel| kernel.label().contains("IMAGE")), !word.is_empty(), "{what}: {list:?}");
+            }
+            c.check(&what, &outputs, Bound::Nmse);
+            let (c, outputs) = case();
+            c.check_on(engine_without_images(), None, &format!("{what}, without images"), &outputs, Bound::Nmse);
+        }
+    }
 }
 
 /// Every kernel that could be chosen, of software and of real GPUs, on sizes that fill a tile, and that do not, and with k long

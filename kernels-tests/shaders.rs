@@ -36,7 +36,11 @@ fn adapters() -> Vec<Capabilities> {
                 if small {
                     caps.max_binding = 1 << 16;
                 }
-                all.push(caps);
+                all.push(caps.clone());
+                if software && subgroup != Some(64) {
+                    caps.images = true;
+                    all.push(caps);
+                }
             }
         }
     }

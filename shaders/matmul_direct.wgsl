@@ -2,15 +2,32 @@
 // named registers, 4 neighbouring columns a lane and vec4. No workgroup memory, no barrier.
 //
 // What costs time there is not arithmetic but loads: Mesa 22.3 turns each one, uniform or not, into a loop over the 8 lanes
-// with a bounds check for each component. So every load is a vec4 that differs from lane to lane, 32 numbers a load, and
+// with a bounds check for each component; loads of images it does by vectors. So every load is a vec4 that differs from lane to lane, 32 numbers a load, and
 // with SUBGROUP (a workgroup is one subgroup) the operand a is spread over the lanes, each of which then broadcasts its part:
 //   a [m,k]: lane l has row l of 8, 4 steps of k         AT, a [k,m]: lane l has rows 4l to 4l+3 of 32, one step of k
 //   b [k,n]: lane l has columns 4l to 4l+3, one step     BT, b [n,k]: the same columns, 4 steps of each
 // Without SUBGROUP all lanes read the same rows of a.
+//   AIMAGE, BIMAGE: a, b are images; all that is read of them comes in vec4s.
+//   FORMAT: b is packed along k (src/ops/packing.rs), in this format; "none": it is not. BT and K4 only. GROUP: as there
 //   K4: 4 steps of k at once. An operand that is stored along k is then in vec4s, else in floats.
 {% include "group.wgsl" %}
+{% set PACKED = FORMAT != "none" %}
+{% if PACKED %}
+{% set B_ELEMENT = "vec4<u32>" %}
+{% set SCALED = FORMAT == "q8" or FORMAT == "q4" %}
+{% set STEP = {"f32": 4, "f16": 8, "bf16": 8, "q8": 16, "q4": 32}[FORMAT] %}
+{% endif %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
+{% if AIMAGE or BIMAGE %}
+{% include "image.wgsl" %}
+{% endif %}
+{# Four numbers of a or b. #}
+{% macro a4(i) %}{{ "bitcast<vec4<f32>>(textureLoad(a, texel(" ~ i ~ ")))" if AIMAGE else "vec4<f32>(a[" ~ i ~ "])" }}{% endmacro %}
+{% macro b4(i) %}{{ "bitcast<vec4<f32>>(textureLoad(b, texel(" ~ i ~ ")))" if BIMAGE else "vec4<f32>(b[" ~ i ~ "])" }}{% endmacro %}
+{% if PACKED %}
+{% include "packed_vector.wgsl" %}
+{% endif %}
 {% set comp = ["x", "y", "z", "w"] %}
 {% set STEPS = 4 if K4 else 1 %}
 {# Rows of a that one load fetches for all lanes together. #}
@@ -48,25 +65,40 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% else %}
 {% for j in range(4) %}
     let b_{{ c }}_{{ j }} = {% if BT %}(b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u) * p.ldb){{ " / 4u" if BVEC else "" }}{% else %}b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u){% endif %};
+{% if PACKED and SCALED %}
+    let scales_{{ c }}_{{ j }} = p.scales_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u) * scale_words();
+{% endif %}
 {% endfor %}
 {% endif %}
 {% endfor %}
 {% for r in range(ROWS) %}{% for c in range(COLS) %}
     var s{{ r }}_{{ c }} = vec4<f32>();
 {% endfor %}{% endfor %}
+{% if PACKED %}
+    for (var v = 0u; v < p.ldb / 4u; v = v + 1u) {
+{% for c in range(COLS) %}{% for j in range(4) %}
+        let v{{ c }}_{{ j }} = packed_vector(b_{{ c }}_{{ j }} + v);
+{% if SCALED %}
+        let fit{{ c }}_{{ j }} = packed_fit(scales_{{ c }}_{{ j }}, v * {{ STEP }}u / {{ GROUP }}u);
+{% endif %}
+{% endfor %}{% endfor %}
+    for (var i = 0u; i < {{ STEP // 4 }}u; i = i + 1u) {
+        let k = v * {{ STEP }}u + i * 4u;
+{% else %}
     for (var k = 0u; k < p.k; k = k + {{ STEPS }}u) {
+{% endif %}
 {# wI_C: columns of step k + I. #}
 {% for c in range(COLS) %}
 {% if BT %}
 {% for j in range(4) %}
-        let t{{ c }}_{{ j }} = {{ "vec4<f32>" if K4 else "f32" }}(b[b_{{ c }}_{{ j }} + k{{ " / 4u" if K4 else "" }}]);
+        let t{{ c }}_{{ j }} = {% if PACKED %}unpacked_four(v{{ c }}_{{ j }}, i{% if SCALED %}, fit{{ c }}_{{ j }}{% endif %}){% elif K4 %}{{ b4("b_" ~ c ~ "_" ~ j ~ " + k / 4u") }}{% else %}f32(b[b_{{ c }}_{{ j }} + k]){% endif %};
 {% endfor %}
 {% endif %}
 {% for i in range(STEPS) %}
 {% if BT %}
         let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}t{{ c }}_{{ j }}{{ ("." ~ comp[i]) if K4 else "" }}{{ "" if loop.last else ", " }}{% endfor %});
 {% elif BVEC %}
-        let w{{ i }}_{{ c }} = vec4<f32>(b[b_{{ c }} + (k + {{ i }}u) * (p.ldb / 4u)]);
+        let w{{ i }}_{{ c }} = {{ b4("b_" ~ c ~ " + (k + " ~ i ~ "u) * (p.ldb / 4u)") }};
 {% else %}
         let w{{ i }}_{{ c }} = vec4<f32>({% for j in range(4) %}f32(b[b_{{ c }}_{{ j }} + (k + {{ i }}u) * p.ldb]){{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
@@ -74,11 +106,11 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% macro load_a(l) %}
 {% if not AT %}
-        let x{{ l }} = {{ "vec4<f32>" if K4 else "f32" }}(a[a_{{ l }} + k{{ " / 4u" if K4 else "" }}]);
+        let x{{ l }} = {% if K4 %}{{ a4("a_" ~ l ~ " + k / 4u") }}{% else %}f32(a[a_{{ l }} + k]){% endif %};
 {% else %}
 {% for i in range(STEPS) %}
 {% if AVEC %}
-        let x{{ l }}_{{ i }} = vec4<f32>(a[a_{{ l }} + (k + {{ i }}u) * (p.lda / 4u)]);
+        let x{{ l }}_{{ i }} = {{ a4("a_" ~ l ~ " + (k + " ~ i ~ "u) * (p.lda / 4u)") }};
 {% else %}
         let x{{ l }}_{{ i }} = vec4<f32>({% for j in range(4) %}f32(a[a_{{ l }}_{{ j }} + (k + {{ i }}u) * p.lda]){{ "" if loop.last else ", " }}{% endfor %});
 {% endif %}
@@ -105,6 +137,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% endfor %}
     }
+{% if PACKED %}
+    }
+{% endif %}
     let y0 = batch * p.y_batch;
 {% for r in range(ROWS) %}
     if (m0 + {{ r }}u < p.m) {

@@ -2,6 +2,7 @@
 // WG lanes run along k, each reads sixteen bytes of each of COLS rows of weights, unpacks them in registers and multiplies them with
 // what all columns share of `a`; the lanes' sums are added up at the end.
 //   FORMAT: f32, f16, bf16, q8, q4     GROUP: weights that share a scale
+//   BIMAGE: weights and scales are in an image
 //   LOADS: neighbouring vectors of sixteen bytes that a lane takes of a row at once
 //   AVEC: a is in vec4s, and rows are whole vectors of weights; else rows of weights are filled up with zeros
 //   LANES: the size of a subgroup, of which there are WG / LANES; 0 without subgroups
@@ -12,8 +13,12 @@
 {% set SCALED = FORMAT == "q8" or FORMAT == "q4" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
+{% if BIMAGE %}
+{% include "image.wgsl" %}
+{% endif %}
 {% set comp = ["x", "y", "z", "w"] %}
 {% set STEP = {"f32": 4, "f16": 8, "bf16": 8, "q8": 16, "q4": 32}[FORMAT] %}
+{% include "packed_vector.wgsl" %}
 {% set SUMS = ROWS * COLS %}
 {# Sums of four components cost nothing until the end, but registers. #}
 {% set FOURS = FORMAT == "f32" and SUMS <= 8 %}
@@ -93,7 +98,7 @@ fn main(
     let n_{{ c }} = min(n0 + {{ c }}u, p.n - 1u);
     let b_{{ c }} = p.b_at / 4u + n_{{ c }} * p.ldb;
 {% if SCALED %}
-    let scales_{{ c }} = p.scales_at + n_{{ c }} * {% if FORMAT == "q4" %}(p.k / {{ GROUP }}u){% else %}((p.k / {{ GROUP }}u + 1u) / 2u){% endif %};
+    let scales_{{ c }} = p.scales_at + n_{{ c }} * scale_words();
 {% endif %}
 {% for r in range(ROWS) %}
     var s{{ r }}_{{ c }} = {{ S }}();
@@ -122,12 +127,7 @@ fn main(
 {% if SCALED %}
         let block = v * {{ STEP }}u / {{ GROUP }}u;
 {% for c in range(COLS) %}
-{% if FORMAT == "q4" %}
-        let fit{{ c }} = unpack2x16float(scales[scales_{{ c }} + block]);
-{% else %}
-        let two{{ c }} = unpack2x16float(scales[scales_{{ c }} + block / 2u]);
-        let scale{{ c }} = select(two{{ c }}.x, two{{ c }}.y, block % 2u == 1u);
-{% endif %}
+        let fit{{ c }} = packed_fit(scales_{{ c }}, block);
 {% for r in range(ROWS) %}
         var t{{ r }}_{{ c }} = {{ S }}();
 {% endfor %}
@@ -140,7 +140,7 @@ fn main(
 {% endif %}
 {% for l in range(LOADS) %}
 {% for c in range(COLS) %}
-        let w{{ l }}_{{ c }} = b[b_{{ c }} + v + {{ l }}u];
+        let w{{ l }}_{{ c }} = packed_vector(b_{{ c }} + v + {{ l }}u);
 {% endfor %}
 {% for i in range(STEP // 4) %}
         {
@@ -179,7 +179,7 @@ fn main(
         {{ sum }} = {{ times("x" ~ r, "fit" ~ c ~ ".y", sum) }};
         {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "fit" ~ c ~ ".x", sum) }};
 {% else %}
-        {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "scale" ~ c, sum) }};
+        {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "fit" ~ c ~ ".x", sum) }};
 {% endif %}
 {% endfor %}
 {% endfor %}

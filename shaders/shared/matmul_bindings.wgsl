@@ -3,6 +3,7 @@
 // SCALED, where a kernel says it: the scales of a packed b follow the others.
 // NORM, where a kernel says it: rows of a are normalised first, with gamma and beta. DRAW: y has, for each row, p.slots pairs of a
 // value and its column, for a draw with rng and, STEPS, steps.
+// AIMAGE, BIMAGE, where a kernel says them: a, b are images, of texels of four numbers.
 // A kernel may say A_ELEMENT and B_ELEMENT for the elements of a and b.
 {% set types = [T1, T2, T3, T4, T5, T6] %}
 {% macro elements(type, vec) %}array<{{ "vec4<" ~ type ~ ">" if vec else type }}>{% endmacro %}
@@ -33,8 +34,16 @@ struct Params {
 }
 {% set next = namespace(binding=4) %}
 @group(0) @binding(0) var<uniform> p: Params;
+{% if AIMAGE is defined and AIMAGE %}
+@group(0) @binding(1) var a: texture_storage_2d<rgba32uint, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> a: {{ "array<" ~ A_ELEMENT ~ ">" if A_ELEMENT is defined else elements(T1, AVEC) }};
+{% endif %}
+{% if BIMAGE is defined and BIMAGE %}
+@group(0) @binding(2) var b: texture_storage_2d<rgba32uint, read>;
+{% else %}
 @group(0) @binding(2) var<storage, read> b: {{ "array<" ~ B_ELEMENT ~ ">" if B_ELEMENT is defined else elements(T2, BVEC) }};
+{% endif %}
 @group(0) @binding(3) var<storage, read_write> y: {{ elements(T3, YVEC) }};
 {% if BIAS %}
 @group(0) @binding({{ next.binding }}) var<storage, read> bias: {{ elements(types[next.binding - 1], YVEC) }};
@@ -49,7 +58,11 @@ struct Params {
 {% set next.binding = next.binding + 1 %}
 {% endif %}
 {% if SCALED is defined and SCALED %}
+{% if BIMAGE is defined and BIMAGE %}
+@group(0) @binding({{ next.binding }}) var scales: texture_storage_2d<rgba32uint, read>;
+{% else %}
 @group(0) @binding({{ next.binding }}) var<storage, read> scales: array<u32>;
+{% endif %}
 {% set next.binding = next.binding + 1 %}
 {% endif %}
 {% if NORM is defined and NORM %}

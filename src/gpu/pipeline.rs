@@ -1,6 +1,6 @@
 //! Pipelines: compiled once a process for each variant, and kept on disk where the backend can.
 
-use super::{Buffer, BufferSlice, Gpu, GpuError, Kernel, cache};
+use super::{Buffer, BufferSlice, Gpu, GpuError, Image, ImageCopy, Kernel, cache};
 use std::{
     collections::{HashMap, HashSet},
     path::PathBuf,
@@ -17,6 +17,36 @@ pub enum Access {
     Read,
     /// `var<storage, read_write>`
     Write,
+    /// `texture_storage_2d<rgba32uint, read>`
+    ReadImage,
+}
+
+impl Access {
+    /// The layout's entry.
+    fn binding(self) -> wgpu::BindingType {
+        match self {
+            Self::Read => buffer(wgpu::BufferBindingType::Storage { read_only: true }),
+            Self::Write => buffer(wgpu::BufferBindingType::Storage { read_only: false }),
+            Self::ReadImage => wgpu::BindingType::StorageTexture {
+                access: wgpu::StorageTextureAccess::ReadOnly,
+                format: wgpu::TextureFormat::Rgba32Uint,
+                view_dimension: wgpu::TextureViewDimension::D2,
+            },
+        }
+    }
+}
+
+fn buffer(ty: wgpu::BufferBindingType) -> wgpu::BindingType {
+    wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
+}
+
+/// What is bound.
+#[derive(Debug, Clone)]
+pub enum Resource {
+    /// A range of a buffer.
+    Slice(BufferSlice),
+    /// An image.
+    Image(Image),
 }
 
 /// A compiled kernel.
@@ -30,11 +60,29 @@ pub struct Bound {
     pipeline: Arc<Pipeline>,
     group: wgpu::BindGroup,
     groups: [u32; 2],
+    copies: Vec<ImageCopy>,
 }
 
 impl Bound {
+    /// The same with copies that are made first, outside of a pass.
+    #[must_use]
+    pub fn after(mut self, copies: Vec<ImageCopy>) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// Whether something is copied first.
+    pub fn copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Records what is copied first.
+    pub fn prepare(&self, encoder: &mut wgpu::CommandEncoder) {
+        self.copies.iter().for_each(|copy| copy.record(encoder));
+    }
+
     /// Records the dispatch.
-    pub fn dispatch<'a>(&'a self, pass: &mut wgpu::ComputePass<'a>) {
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.raw);
         pass.set_bind_group(0, &self.group, &[]);
         pass.dispatch_workgroups(self.groups[0], self.groups[1], 1);
@@ -140,13 +188,12 @@ impl Gpu {
             let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
                 binding,
                 visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+                ty,
                 count: None,
             };
-            let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
+            let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform))];
             for (i, access) in access.iter().enumerate() {
-                let read_only = *access == Access::Read;
-                entries.push(entry(i as u32 + 1, wgpu::BufferBindingType::Storage { read_only }));
+                entries.push(entry(i as u32 + 1, access.binding()));
             }
             let layout = self
                 .device
@@ -185,7 +232,7 @@ impl Gpu {
         &self,
         pipeline: &Arc<Pipeline>,
         params: (&Buffer, u64, u64),
-        bindings: &[BufferSlice],
+        bindings: &[Resource],
         groups: [u32; 2],
     ) -> Result<Bound, GpuError> {
         fn resource(buffer: &Buffer, offset: u64, bytes: u64) -> wgpu::BindingResource<'_> {
@@ -194,11 +241,12 @@ impl Gpu {
         }
         let mut entries =
             vec![wgpu::BindGroupEntry { binding: 0, resource: resource(params.0, params.1, params.2) }];
-        for (i, slice) in bindings.iter().enumerate() {
-            entries.push(wgpu::BindGroupEntry {
-                binding: i as u32 + 1,
-                resource: resource(&slice.buffer, slice.offset, slice.bytes),
-            });
+        for (i, bound) in bindings.iter().enumerate() {
+            let resource = match bound {
+                Resource::Slice(slice) => resource(&slice.buffer, slice.offset, slice.bytes),
+                Resource::Image(image) => wgpu::BindingResource::TextureView(&image.view),
+            };
+            entries.push(wgpu::BindGroupEntry { binding: i as u32 + 1, resource });
         }
         let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
@@ -206,6 +254,6 @@ impl Gpu {
             entries: &entries,
         });
         self.check()?;
-        Ok(Bound { pipeline: pipeline.clone(), group, groups })
+        Ok(Bound { pipeline: pipeline.clone(), group, groups, copies: Vec::new() })
     }
 }

@@ -1,6 +1,6 @@
 //! Timestamps around dispatches, in the very stream that they run in.
 
-use super::{Bound, Buffer, Gpu, GpuError};
+use super::{Bound, Buffer, Gpu, GpuError, recording::Recording};
 use std::ops::Range;
 
 /// Where a device can write down the time.
@@ -70,14 +70,15 @@ impl Stopwatch {
     pub fn record<'a>(&self, encoder: &mut wgpu::CommandEncoder, bounds: impl Iterator<Item = &'a Bound>) {
         if self.inside {
             // One timestamp serves as the end of one and the beginning of the next.
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-            pass.write_timestamp(&self.set, 0);
+            let mut recording = Recording::new(encoder, None);
+            recording.write_timestamp(&self.set, 0);
             for (place, bound) in bounds.enumerate() {
-                bound.dispatch(&mut pass);
-                pass.write_timestamp(&self.set, place as u32 + 1);
+                recording.dispatch(bound);
+                recording.write_timestamp(&self.set, place as u32 + 1);
             }
         } else {
             for (place, bound) in bounds.enumerate() {
+                bound.prepare(encoder);
                 let place = place as u32 * 2;
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                     label: None,

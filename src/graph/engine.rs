@@ -3,13 +3,13 @@
 use super::{
     GraphError,
     gpu_plan::GpuPlan,
-    lowered::lower,
+    lowered::{Lowered, lower},
     plan::{Plan, PlanOptions},
     profile::{self, Profiler},
     record::Graph,
 };
 use crate::{
-    gpu::{Autotune, Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions},
+    gpu::{Autotune, Buffer, Capabilities, DeviceChoice, Gpu, GpuError, GpuOptions, Image},
     ops::{DType, HostData, HostTensor, Packed, Packing, Precision, Tensor, TensorType},
 };
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -35,6 +35,8 @@ pub(super) struct Variable {
     pub data: Stored,
     /// How the device has it, if it is in narrow storage.
     pub packing: Option<Packing>,
+    /// One in narrow storage once more, where kernels want them so.
+    pub image: Option<Image>,
 }
 
 /// An adapter or the CPU, with variables.
@@ -151,13 +153,31 @@ impl Engine {
                 None => Stored::Cpu(HostTensor::zeros(&ty)),
             };
             let packing = self.gpu.is_some().then_some(packing);
-            self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing });
+            self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing, image: None });
         }
         self.ensure(name, &ty)?;
-        match (&self.gpu, self.variables.get_mut(name).map(|v| &mut v.data)) {
-            (Some(gpu), Some(Stored::Gpu(buffer))) => gpu.write(buffer, 0, bytemuck::cast_slice(value.words()))?,
-            (_, Some(Stored::Cpu(tensor))) => *tensor = HostTensor::floats(ty.shape, value.unpack()),
+        match (&self.gpu, self.variables.get_mut(name)) {
+            (Some(gpu), Some(Variable { data: Stored::Gpu(buffer), image, .. })) => {
+                gpu.write(buffer, 0, bytemuck::cast_slice(value.words()))?;
+                if let Some(image) = image {
+                    gpu.copy_to_image(buffer, packing.vector_bytes(), image)?;
+                }
+            }
+            (_, Some(Variable { data: Stored::Cpu(tensor), .. })) => *tensor = HostTensor::floats(ty.shape, value.unpack()),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the images of variables that `lowered` wants and that are not there yet.
+    fn make_images(&mut self, lowered: &Lowered) -> Result<(), GraphError> {
+        let Some(gpu) = &self.gpu else { return Ok(()) };
+        for name in lowered.imaged_variables() {
+            if let Some(Variable { data: Stored::Gpu(buffer), packing: Some(packing), image: image @ None, .. }) = self.variables.get_mut(name) {
+                let made = gpu.image(name, packing.vector_bytes())?;
+                gpu.copy_to_image(buffer, packing.vector_bytes(), &made)?;
+                *image = Some(made);
+            }
         }
         Ok(())
     }
@@ -205,7 +225,7 @@ impl Engine {
             Some(gpu) => Stored::Gpu(gpu.buffer(name, ty.whole().bytes())?),
             None => Stored::Cpu(HostTensor::zeros(ty)),
         };
-        self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing: None });
+        self.variables.insert(name.into(), Variable { ty: ty.clone(), data, packing: None, image: None });
         Ok(())
     }
 
@@ -228,6 +248,7 @@ impl Engine {
                 if !measuring && self.tune_unasked(&graph, &lowered, options)? {
                     lowered = lower(&gpu.caps, &graph, outputs, options)?;
                 }
+                self.make_images(&lowered)?;
                 let profiler = self.profiler.as_ref().filter(|_| !measuring);
                 Plan::on_gpu(GpuPlan::new(gpu, &graph, outputs, &lowered, &self.variables, options, profiler)?)
             }

@@ -9,8 +9,8 @@ use super::{
     record::{Graph, Leaf, Node, Source},
 };
 use crate::{
-    gpu::{Access, Bound, Buffer, BufferSlice, Gpu, Kernel, ReadBack},
-    ops::{DType, Recorder, Storage, Tensor, TensorType},
+    gpu::{self, Access, Bound, Buffer, BufferSlice, Gpu, Image, ImageCopy, Kernel, ReadBack, Resource},
+    ops::{DType, Recorder, Storage, Tensor, TensorType, Window},
 };
 use std::{
     collections::HashMap,
@@ -84,6 +84,14 @@ fn cuts(shares: &[u64], most: u64) -> Vec<usize> {
     cuts
 }
 
+/// An image for each of the roots `of`, whose needs are given; those that are dead are reused.
+fn lay_out_images(gpu: &Gpu, of: &[usize], needs: &[Need], stats: &mut PlanStats) -> Result<HashMap<usize, Image>, GraphError> {
+    let layout = arena::lay_out(needs);
+    stats.image_bytes = layout.buffers.iter().sum();
+    let images: Vec<_> = layout.buffers.iter().map(|&bytes| gpu.image("operands", bytes)).collect::<Result<_, _>>()?;
+    Ok(of.iter().zip(layout.place).map(|(&root, place)| (root, images[place].clone())).collect())
+}
+
 impl GpuPlan {
     pub(super) fn new(
         gpu: Arc<Gpu>,
@@ -100,7 +108,7 @@ impl GpuPlan {
         // Liveness, and the arena.
         let mut life: Vec<Option<(usize, usize)>> = vec![None; roots.len()];
         for (at, step) in steps.iter().enumerate() {
-            for (window, _) in &step.dispatch.bindings {
+            for window in step.dispatch.windows() {
                 let span = life[window.root].get_or_insert((at, at));
                 span.1 = at;
             }
@@ -109,14 +117,18 @@ impl GpuPlan {
             let span = life[operands[tensor].root].get_or_insert((0, 0));
             span.1 = steps.len();
         }
-        let temporary: Vec<_> = (0..roots.len()).filter(|&r| roots[r].leaf.is_none() && life[r].is_some()).collect();
-        let needs: Vec<_> = temporary
-            .iter()
-            .map(|&r| {
+        let is_image = |r: &usize| roots[*r].storage == Storage::Image;
+        let (images, temporary): (Vec<_>, Vec<_>) =
+            (0..roots.len()).filter(|&r| roots[r].leaf.is_none() && life[r].is_some()).partition(is_image);
+        let needs = |of: &[usize]| -> Vec<Need> {
+            let need = |&r: &usize| {
                 let (first, last) = life[r].unwrap_or_default();
                 Need { bytes: roots[r].bytes(), first, last }
-            })
-            .collect();
+            };
+            of.iter().map(need).collect()
+        };
+        let mut images = lay_out_images(&gpu, &images, &needs(&images), &mut stats)?;
+        let needs = needs(&temporary);
         // With sentinels every tensor has memory of its own, so that an overrun meets a sentinel and not a neighbour.
         let layout = if options.sentinel > 0 {
             arena::Layout {
@@ -148,7 +160,9 @@ impl GpuPlan {
                 None => continue,
                 Some(Leaf::Variable(name)) => {
                     stats.variable_bytes += bytes;
-                    match variables.get(name).map(|v| &v.data) {
+                    let variable = variables.get(name);
+                    images.extend(variable.and_then(|v| v.image.clone()).map(|image| (index, image)));
+                    match variable.map(|v| &v.data) {
                         Some(Stored::Gpu(buffer)) => Some((buffer.clone(), 0)),
                         _ => continue,
                     }
@@ -181,28 +195,34 @@ impl GpuPlan {
             .collect();
         let pipelines = gpu.pipelines(&variants)?;
         let mut bound = Vec::with_capacity(steps.len());
+        let image = |window: &Window| {
+            images.get(&window.root).cloned().ok_or(GraphError::NotPlanned(window.root as u32, "an image"))
+        };
+        // A window's memory, from a multiple of `unit` bytes on.
+        let slice = |window: &Window, unit: u64| {
+            let Some((buffer, base)) = &memory[window.root] else {
+                return Err(GraphError::NotPlanned(window.root as u32, "memory"));
+            };
+            let size = window.storage.bytes();
+            let start = window.start as u64 * size;
+            let aligned = start - start % unit;
+            let end = (start + window.len as u64 * size).next_multiple_of(16);
+            let bytes = (end - aligned).min(buffer.bytes - base - aligned);
+            Ok(BufferSlice { buffer: buffer.clone(), offset: base + aligned, bytes })
+        };
         for (i, (step, pipeline)) in steps.iter().zip(&pipelines).enumerate() {
-            let mut slices = Vec::new();
-            for (window, _) in &step.dispatch.bindings {
-                let Some((buffer, base)) = &memory[window.root] else {
-                    return Err(GraphError::NotPlanned(window.root as u32, "memory"));
-                };
-                let size = window.storage.bytes();
-                let start = window.start as u64 * size;
-                let aligned = start - start % gpu.caps.alignment;
-                let end = (start + window.len as u64 * size).next_multiple_of(16);
-                let bytes = (end - aligned).min(buffer.bytes - base - aligned);
-                slices.push(BufferSlice { buffer: buffer.clone(), offset: base + aligned, bytes });
-            }
+            let resource = |(window, access): &(Window, Access)| match access {
+                Access::ReadImage => image(window).map(Resource::Image),
+                Access::Read | Access::Write => slice(window, gpu.caps.alignment).map(Resource::Slice),
+            };
+            let resources: Vec<_> = step.dispatch.bindings.iter().map(resource).collect::<Result<_, _>>()?;
+            let copy = |(from, to): &(Window, Window)| Ok(ImageCopy { from: slice(from, 16)?, image: image(to)? });
+            let copies = step.dispatch.images.iter().map(copy).collect::<Result<_, GraphError>>()?;
             let groups = step.dispatch.groups;
             let x = groups.min(gpu.caps.max_groups);
             let param_bytes = (step.dispatch.params.len() as u64 * 4).next_multiple_of(16);
-            bound.push(gpu.bind(
-                pipeline,
-                (&params, (i * stride) as u64, param_bytes),
-                &slices,
-                [x, groups.div_ceil(x)],
-            )?);
+            let made = gpu.bind(pipeline, (&params, (i * stride) as u64, param_bytes), &resources, [x, groups.div_ceil(x)])?;
+            bound.push(made.after(copies));
         }
 
         let (shares, flops) = shares(g, nodes, steps);
@@ -267,15 +287,8 @@ impl GpuPlan {
     ) -> Result<(), GraphError> {
         let begin = Instant::now();
         let mut encoder = self.gpu.encoder();
-        {
-            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-                label: None,
-                timestamp_writes: read.as_ref().and_then(|(_, _, read)| read.timestamps(first, last)),
-            });
-            for _ in 0..times {
-                self.bound[part.clone()].iter().for_each(|bound| bound.dispatch(&mut pass));
-            }
-        }
+        let runs = (0..times).flat_map(|_| &self.bound[part.clone()]);
+        gpu::record(&mut encoder, runs, read.as_ref().and_then(|(_, _, read)| read.timestamps(first, last)));
         let mut read = read.as_mut().filter(|_| last);
         if let Some((buffer, offset, read)) = &read {
             read.record(&mut encoder, buffer, *offset);

@@ -12,7 +12,7 @@ use crate::{
     gpu::Capabilities,
     ops::{Decision, Dispatch, Lowering, OpError, Operand, Precision, Recorder, Storage, Tensor, TensorType},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A planned dispatch, for tables.
 #[derive(Debug, Clone)]
@@ -31,6 +31,19 @@ pub(super) struct Lowered {
     pub operands: HashMap<Tensor, Operand>,
     /// Choices between kernels, with their nodes.
     pub decisions: Vec<(Decision, usize)>,
+}
+
+impl Lowered {
+    /// The variables that dispatches read from images of them.
+    pub fn imaged_variables(&self) -> HashSet<&str> {
+        let windows = self.steps.iter().flat_map(|step| &step.dispatch.bindings).map(|(window, _)| window);
+        let leaves = windows.filter(|window| window.storage == Storage::Image).map(|window| &self.roots[window.root].leaf);
+        let names = leaves.filter_map(|leaf| match leaf {
+            Some(Leaf::Variable(name)) => Some(name.as_str()),
+            _ => None,
+        });
+        names.collect()
+    }
 }
 
 /// A piece of memory.
@@ -135,7 +148,7 @@ pub(super) fn lower(
         lowering.forced = options.choices.get(chosen).or(options.choices.last()).copied();
         node.op.lower(&mut lowering).map_err(in_context)?;
         chosen += usize::from(lowering.obeyed);
-        roots.extend(lowering.scratch.iter().map(|&elements| Root { elements, leaf: None, storage: Storage::F32 }));
+        roots.extend(lowering.scratch.iter().map(|&(elements, storage)| Root { elements, leaf: None, storage }));
         decisions.extend(lowering.decisions.into_iter().map(|decision| (decision, index)));
         steps.extend(lowering.dispatches.into_iter().map(|dispatch| Step { node: index, dispatch }));
         roundings.forget_updated(node, &operands);

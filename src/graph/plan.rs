@@ -57,6 +57,8 @@ pub struct PlanStats {
     pub planned_bytes: u64,
     /// Bytes of the arena in which they do share it.
     pub peak_bytes: u64,
+    /// Bytes of images, which products read their operands from where that is faster.
+    pub image_bytes: u64,
     /// Bytes of variables that the plan uses.
     pub variable_bytes: u64,
     /// Floating-point operations in one run.
@@ -190,7 +192,7 @@ impl Plan {
                             crate::ops::HostData::Uint(_) => DType::U32,
                         };
                         let ty = TensorType { dtype, shape: tensor.shape.clone() };
-                        (name, Variable { ty, data: Stored::Cpu(tensor), packing: None })
+                        (name, Variable { ty, data: Stored::Cpu(tensor), packing: None, image: None })
                     })
                     .collect();
                 Ok(())

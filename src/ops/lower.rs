@@ -23,13 +23,15 @@ pub enum Storage {
     F16,
     /// A weight in narrow storage. Windows of it count words.
     Packed(Packing),
+    /// An image: 32-bit floats, or the words of a packed weight, by vectors of four. It is bound whole.
+    Image,
 }
 
 impl Storage {
     /// The size of an element; of what is packed, of a word.
     pub fn bytes(self) -> u64 {
         match self {
-            Self::F32 | Self::Packed(_) => 4,
+            Self::F32 | Self::Packed(_) | Self::Image => 4,
             Self::F16 => 2,
         }
     }
@@ -101,7 +103,8 @@ pub struct Window {
 impl Window {
     /// To be read by the kernel.
     pub fn read(self) -> (Self, Access) {
-        (self, Access::Read)
+        let access = if self.storage == Storage::Image { Access::ReadImage } else { Access::Read };
+        (self, access)
     }
     /// To be written (and perhaps read) by the kernel.
     pub fn write(self) -> (Self, Access) {
@@ -119,11 +122,21 @@ pub struct Dispatch {
     pub params: Vec<u32>,
     /// Storage bindings 1, 2, ...
     pub bindings: Vec<(Window, Access)>,
+    /// What is copied into images first.
+    pub images: Vec<(Window, Window)>,
     /// Number of workgroups, linear.
     pub groups: u32,
     /// It does a part of the operation's floating-point operations, by its workgroups. What only brings results together, or rounds
     /// what goes in, does none that count.
     pub counts: bool,
+}
+
+impl Dispatch {
+    /// All that it reads and writes.
+    pub fn windows(&self) -> impl Iterator<Item = &Window> {
+        let copied = self.images.iter().flat_map(|(from, to)| [from, to]);
+        self.bindings.iter().map(|(window, _)| window).chain(copied)
+    }
 }
 
 /// What an operation is given to lower itself with.
@@ -136,10 +149,12 @@ pub struct Lowering<'a> {
     pub outputs: Vec<Operand>,
     /// Dispatches so far.
     pub dispatches: Vec<Dispatch>,
-    /// Sizes of the scratch memories asked for, elements; their roots follow `first_scratch`.
-    pub scratch: Vec<usize>,
+    /// Sizes of the scratch memories asked for, elements, and what they are; their roots follow `first_scratch`.
+    pub scratch: Vec<(usize, Storage)>,
     /// Root of the first scratch memory.
     pub first_scratch: usize,
+    /// What the next dispatch has copied into images first.
+    images: Vec<(Window, Window)>,
     /// What may be rounded.
     pub precision: Precision,
     /// The kernel to take wherever there is a choice, for measuring.
@@ -182,6 +197,7 @@ impl<'a> Lowering<'a> {
             dispatches: Vec::new(),
             scratch: Vec::new(),
             first_scratch,
+            images: Vec::new(),
             precision: Precision::F32,
             forced: None,
             obeyed: false,
@@ -201,13 +217,20 @@ impl<'a> Lowering<'a> {
 
     /// Memory that lives only within this operation.
     pub fn scratch(&mut self, elements: usize) -> Operand {
-        self.scratch.push(elements);
-        Operand {
-            root: self.first_scratch + self.scratch.len() - 1,
-            at: 0,
-            storage: Storage::F32,
-            ty: TensorType::f32([elements]),
-        }
+        self.scratch_in(Storage::F32, elements)
+    }
+
+    /// The same, stored otherwise.
+    pub fn scratch_in(&mut self, storage: Storage, elements: usize) -> Operand {
+        self.scratch.push((elements, storage));
+        Operand { root: self.first_scratch + self.scratch.len() - 1, at: 0, storage, ty: TensorType::f32([elements]) }
+    }
+
+    /// An image of `from`, 32-bit numbers by the whole four that begin on a multiple of four; the next dispatch can read it.
+    pub fn imaged(&mut self, from: &Operand) -> Operand {
+        let image = Operand { ty: from.ty.clone(), ..self.scratch_in(Storage::Image, from.ty.elements()) };
+        self.images.push((from.all(), image.all()));
+        image
     }
 
     /// The kernel to take of `kernels`, which all can do `work`: the fastest, where that was measured, else number `rule`.
@@ -246,6 +269,9 @@ impl<'a> Lowering<'a> {
 
     /// Elements between the start of the binding (which must be aligned) and the start of the window.
     pub fn residual(&self, window: &Window) -> usize {
+        if window.storage == Storage::Image {
+            return window.start;
+        }
         window.start % (self.caps.alignment / window.storage.bytes()).max(1) as usize
     }
 
@@ -309,7 +335,7 @@ impl<'a> Lowering<'a> {
         }
         for (window, _) in bindings {
             let bytes = (self.residual(window) + window.len) as u64 * window.storage.bytes();
-            if bytes > self.caps.max_binding {
+            if window.storage != Storage::Image && bytes > self.caps.max_binding {
                 return Err(OpError::new(format!(
                     "kernel {} needs a binding of {bytes} bytes; the adapter's largest is {}",
                     kernel.name, self.caps.max_binding
@@ -328,7 +354,8 @@ impl<'a> Lowering<'a> {
         let mut words = vec![groups as u32];
         words.extend_from_slice(params);
         words.extend(bindings.iter().map(|(window, _)| self.residual(window) as u32));
-        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), groups: groups as u32, counts: true });
+        let images = std::mem::take(&mut self.images);
+        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), images, groups: groups as u32, counts: true });
         Ok(())
     }
 

@@ -186,6 +186,11 @@ impl Packing {
     pub fn bytes(&self) -> u64 {
         4 * self.words() as u64
     }
+
+    /// The same in whole vectors of 16.
+    pub fn vector_bytes(&self) -> u64 {
+        self.bytes().next_multiple_of(16)
+    }
 }
 
 /// A packed matrix in host memory, as it is in the device's.

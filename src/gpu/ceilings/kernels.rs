@@ -2,7 +2,7 @@
 
 use super::{Ceilings, Effort, Progress, Rate};
 use crate::{
-    gpu::{Access, Bound, Buffer, BufferSlice, Cooperative, Gpu, GpuError, Kernel, Scalar, timing::Stopwatch},
+    gpu::{Access, Bound, Buffer, BufferSlice, Cooperative, Gpu, GpuError, Kernel, Resource, Scalar, timing::Stopwatch},
     kernel,
 };
 use half::f16;
@@ -26,8 +26,8 @@ fn copying(items: u32) -> Kernel {
     kernel!("bench_copy").with("WG", LANES as u32).with("ITEMS", items)
 }
 
-fn reading(items: u32, turns: u32) -> Kernel {
-    kernel!("bench_read").with("WG", LANES as u32).with("ITEMS", items).with("TURNS", turns)
+fn reading(items: u32, turns: u32, image: bool) -> Kernel {
+    kernel!("bench_read").with("IMAGE", image).with("WG", LANES as u32).with("ITEMS", items).with("TURNS", turns)
 }
 
 fn chaining(ty: &'static str, lanes: u32, sums: u32) -> Kernel {
@@ -47,7 +47,7 @@ fn multiplying(types: (&'static str, &'static str), (lanes, side): (u32, u32), s
 
 /// Every kernel that measures a ceiling, in all that its variants differ in: for tests.
 pub fn variants() -> Vec<Kernel> {
-    let mut all = vec![copying(1), copying(4), reading(8, 1), reading(8, 8)];
+    let mut all = vec![copying(1), copying(4), reading(8, 1, false), reading(8, 8, false), reading(8, 8, true)];
     for ty in ["f32", "f16"] {
         all.extend([2, 3, 4, 8].map(|sums| chaining(ty, 64, sums)));
     }
@@ -105,14 +105,17 @@ fn wrong<T>(gpu: &Gpu, kernel: &Kernel, found: impl std::fmt::Debug, expected: i
 }
 
 /// A kernel with its buffers, ready to run.
-fn bind(gpu: &Gpu, kernel: &Kernel, words: &[u32], buffers: &[(&Buffer, Access)]) -> Result<Bound, GpuError> {
-    let access: Vec<_> = buffers.iter().map(|b| b.1).collect();
+fn bind(gpu: &Gpu, kernel: &Kernel, words: &[u32], bindings: &[(Resource, Access)]) -> Result<Bound, GpuError> {
+    let (resources, access): (Vec<_>, Vec<_>) = bindings.iter().cloned().unzip();
     let pipeline = gpu.pipeline(kernel, &access)?;
     let params = gpu.uniform(bytemuck::cast_slice(words))?;
-    let slices: Vec<_> =
-        buffers.iter().map(|(b, _)| BufferSlice { buffer: (*b).clone(), offset: 0, bytes: b.bytes }).collect();
     let x = words[0].min(gpu.caps.max_groups);
-    gpu.bind(&pipeline, (&params, 0, 16), &slices, [x, words[0].div_ceil(x)])
+    gpu.bind(&pipeline, (&params, 0, 16), &resources, [x, words[0].div_ceil(x)])
+}
+
+/// To be bound whole.
+fn whole(buffer: &Buffer) -> Resource {
+    Resource::Slice(BufferSlice { buffer: buffer.clone(), offset: 0, bytes: buffer.bytes })
 }
 
 /// Seconds of `repeats` runs: by the device's clock where it has one.
@@ -179,7 +182,7 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
             let kernel = copying(items as u32);
             let groups = units.div_ceil(LANES * items);
             let add = items as u32;
-            let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[(&x, Access::Read), (&y, Access::Write)])?;
+            let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[(whole(&x), Access::Read), (whole(&y), Access::Write)])?;
             copies.push((bytes * 2) as f64 / best(gpu, &bound, effort)? / 1e9);
             let size = bytes.min(1 << 20);
             for at in [0, bytes - size] {
@@ -198,13 +201,21 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
         let units = bytes as usize / 16;
         let x = gpu.buffer("bandwidth", bytes)?;
         gpu.write(&x, 0, bytemuck::cast_slice(&words[..units * 4]))?;
-        for (items, turns) in [(8, 1), (8, 8)] {
-            let kernel = reading(items as u32, turns as u32);
+        let buffer = (whole(&x), Access::Read);
+        let mut ways = vec![(buffer.clone(), 1), (buffer, 8)];
+        if gpu.caps.images && bytes <= gpu.caps.max_image {
+            let image = gpu.image("bandwidth", bytes)?;
+            gpu.copy_to_image(&x, bytes, &image)?;
+            ways.push(((Resource::Image(image), Access::ReadImage), 8));
+        }
+        let items = 8;
+        for (from, turns) in ways {
+            let kernel = reading(items as u32, turns as u32, from.1 == Access::ReadImage);
             let each = LANES * items * turns;
             let groups = (units / each).max(1);
             let sums = gpu.buffer("sums", (groups * LANES * 4) as u64)?;
             let add = turns as u32;
-            let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[(&x, Access::Read), (&sums, Access::Write)])?;
+            let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[from, (whole(&sums), Access::Write)])?;
             reads.push((groups * each * 16) as f64 / best(gpu, &bound, effort)? / 1e9);
             for group in [0, groups - 1] {
                 let bytes = gpu.read(&sums, (group * LANES * 4) as u64, LANES as u64 * 4)?;
@@ -254,7 +265,7 @@ fn chains(gpu: &Gpu, effort: Effort, ty: &'static str) -> Result<Rate, GpuError>
             let run = |groups: usize, turns| -> Result<(Bound, Buffer), GpuError> {
                 let y = gpu.buffer("sums", groups as u64 * u64::from(lanes) * 4)?;
                 let words = [groups as u32, turns, 1.0_f32.to_bits(), 1.0_f32.to_bits()];
-                Ok((bind(gpu, &kernel, &words, &[(&y, Access::Write)])?, y))
+                Ok((bind(gpu, &kernel, &words, &[(whole(&y), Access::Write)])?, y))
             };
             // All numbers are whole, and small enough to be exact.
             let check = |y: &Buffer, turns: u32, groups: usize| -> Result<(), GpuError> {
@@ -343,7 +354,7 @@ fn products(gpu: &Gpu, effort: Effort, lanes: u32, matrices: Cooperative) -> Res
         let kernel = multiplying(types, (lanes, side), sums as u32, fresh);
         let run = |groups: usize, turns| -> Result<(Bound, Buffer), GpuError> {
             let y = gpu.buffer("products", (groups * sums * n * n * width) as u64)?;
-            Ok((bind(gpu, &kernel, &[groups as u32, turns], &[(&x, Access::Read), (&y, Access::Write)])?, y))
+            Ok((bind(gpu, &kernel, &[groups as u32, turns], &[(whole(&x), Access::Read), (whole(&y), Access::Write)])?, y))
         };
         let (bound, y) = run(3, TURNS.1)?;
         seconds(gpu, &bound, 1)?;

@@ -197,6 +197,7 @@ impl Profiled {
         for bound in bound {
             let before = Instant::now();
             let mut encoder = gpu.encoder();
+            bound.prepare(&mut encoder);
             bound.dispatch(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
             let encoded = Instant::now();
             gpu.submit(encoder)?;

@@ -89,9 +89,9 @@ fn parts(groups: usize, k: usize) -> usize {
 }
 
 /// The kernels that can do a product, and the place of the one that a rule of thumb takes. The first is the simplest, which
-/// others are checked against. `mixed`: operands may be rounded to 16 bits.
-pub(super) fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool) -> (Vec<Choice>, usize) {
-    let (list, rule) = in_f32(caps, op, s);
+/// others are checked against. `mixed`: operands may be rounded to 16 bits. `packed`: b is to be unpacked.
+pub(super) fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool, packed: bool) -> (Vec<Choice>, usize) {
+    let (list, rule) = in_f32(caps, op, s, packed);
     let tiles = if mixed && s.m > FEW_ROWS { cooperative::tiles(caps) } else { Vec::new() };
     if tiles.is_empty() {
         return (list, rule);
@@ -121,12 +121,12 @@ fn grid(s: Sizes, tile: [usize; 2]) -> usize {
 }
 
 /// Those that compute in 32 bits.
-fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
+fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes, packed: bool) -> (Vec<Choice>, usize) {
     let (software, spread) = (caps.software, caps.subgroup == Some(8));
     let few = s.m <= FEW_ROWS;
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    if software && !(few && transpose_b && !transpose_a) {
-        let rule = direct(s, spread);
+    if software && (packed || !(few && transpose_b && !transpose_a)) {
+        let rule = direct(s, spread, caps.images);
         let mut list = vec![rule];
         if let Choice::Direct { rows: rows @ (32 | 64), columns } = rule {
             list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns }));
@@ -165,8 +165,8 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes) -> (Vec<Choice>, usize) {
 }
 
 /// The variant that a software adapter likes: many rows pay for the loads of b, but the driver compiles 64 of them for a second
-/// or two.
-fn direct(s: Sizes, spread: bool) -> Choice {
+/// or two. Loads of images cost less.
+fn direct(s: Sizes, spread: bool, images: bool) -> Choice {
     let rows = match s.m {
         0..=1 => 1,
         2 => 2,
@@ -174,8 +174,8 @@ fn direct(s: Sizes, spread: bool) -> Choice {
         5..=8 => 8,
         _ if !spread => 12,
         9..=16 => 16,
-        _ if s.m < 64 || s.m * s.n * s.k < LARGE => 32,
+        _ if images || s.m < 64 || s.m * s.n * s.k < LARGE => 32,
         _ => 64,
     };
-    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || !spread) { 2 } else { 1 } }
+    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || images || !spread) { 2 } else { 1 } }
 }

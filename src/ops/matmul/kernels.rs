@@ -4,13 +4,19 @@ use super::{
     MatMul, Sizes,
     choice::{Choice, PAD, TILE_K, candidates, tiles_fit},
     cooperative::Tile,
+    packed,
 };
 use crate::{
     gpu::{Access, Kernel},
     kernel,
-    ops::{Lowering, OpError, Operand, Precision, Window},
+    ops::{Lowering, OpError, Operand, Packing, Precision, Storage, Window, unpack::of_format},
 };
 use std::ops::Range;
+
+/// How often at least an operand is read that is worth a copy in an image.
+const READS: usize = 3;
+/// The largest operand of which there is a copy, bytes.
+const MOST_STAGED: u64 = 256 << 20;
 
 /// An operand in memory: rows `ld` apart, matrices `batch` apart.
 #[derive(Clone)]
@@ -63,12 +69,15 @@ struct Product<'a> {
     residual: Option<Operand>,
     pre: Option<Operand>,
     whole_k: usize,
+    /// How b is packed, along k.
+    packing: Option<Packing>,
 }
 
 /// Lowers the product of `op` with sizes `s`, whose second operand is `b`.
 pub(super) fn lower(op: &MatMul, s: Sizes, b: Operand, cx: &mut Lowering<'_>) -> Result<(), OpError> {
     let (transpose_a, transpose_b) = (op.layout.transpose_a, op.layout.transpose_b);
-    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed);
+    let packing = b.storage.packing();
+    let (list, rule) = candidates(cx.caps, op, s, cx.precision == Precision::Mixed, packing.is_some());
     let letter = |transposed| if transposed { 't' } else { 'n' };
     let batch = if s.batch > 1 { format!("{} of ", s.batch) } else { String::new() };
     let work = format!("matmul {}{} {batch}{}x{}x{}", letter(transpose_a), letter(transpose_b), s.m, s.n, s.k);
@@ -76,13 +85,13 @@ pub(super) fn lower(op: &MatMul, s: Sizes, b: Operand, cx: &mut Lowering<'_>) ->
     let choice = list[cx.choose(work, names, rule, s.flops())];
     let shared = b.ty.shape.rank() == 2;
     let next = 2 + usize::from(op.bias);
-    let product = Product {
+    let mut product = Product {
         op,
         choice,
         a: Matrix { operand: cx.input(0), ld: if transpose_a { s.m } else { s.k }, batch: s.m * s.k },
         b: Matrix {
             operand: b,
-            ld: if transpose_b { s.k } else { s.n },
+            ld: packing.map_or(if transpose_b { s.k } else { s.n }, |packing| packing.row_words()),
             batch: if shared { 0 } else { s.k * s.n },
         },
         y: Matrix { operand: cx.output(0), ld: s.n, batch: s.m * s.n },
@@ -92,7 +101,9 @@ pub(super) fn lower(op: &MatMul, s: Sizes, b: Operand, cx: &mut Lowering<'_>) ->
         residual: op.residual.then(|| cx.input(next)),
         pre: op.keep.then(|| cx.output(1)),
         whole_k: s.k,
+        packing,
     };
+    product.stage(cx, s);
     product.lower(cx, Part { batch: 0..s.batch, m: 0..s.m, n: 0..s.n, k: 0..s.k })
 }
 
@@ -102,7 +113,28 @@ impl Product<'_> {
         if self.transpose_a { (p.k.clone(), p.m.clone()) } else { (p.m.clone(), p.k.clone()) }
     }
     fn b_block(&self, p: &Part) -> (Range<usize>, Range<usize>) {
+        if let Some(packing) = &self.packing {
+            return (p.n.clone(), 0..packing.row_words());
+        }
         if self.transpose_b { (p.n.clone(), p.k.clone()) } else { (p.k.clone(), p.n.clone()) }
+    }
+
+    /// Puts operands that a kernel reads again and again where it reads them faster.
+    fn stage(&mut self, cx: &mut Lowering<'_>, s: Sizes) {
+        let Choice::Direct { rows, columns } = self.choice else { return };
+        // All loads are of whole texels.
+        let [a_row, b_row] = [if self.transpose_a { s.m } else { s.k }, if self.transpose_b { s.k } else { s.n }];
+        let whole = |matrix: &Matrix, row: usize| row % 4 == 0 && cx.residual(&matrix.operand.all()) % 4 == 0;
+        if !(whole(&self.a, a_row) && whole(&self.b, b_row)) {
+            return;
+        }
+        for (matrix, reads) in [(&mut self.a, s.n.div_ceil(32 * columns)), (&mut self.b, s.m.div_ceil(rows))] {
+            let operand = &matrix.operand;
+            let small = operand.ty.bytes() <= MOST_STAGED.min(cx.caps.max_image);
+            if cx.caps.images && operand.storage == Storage::F32 && reads >= READS && small {
+                matrix.operand = cx.imaged(operand);
+            }
+        }
     }
 
     /// Halves whatever makes an operand's window too large, until all fit a binding.
@@ -209,7 +241,10 @@ impl Product<'_> {
         let (a_rows, a_columns) = self.a_block(part);
         let (b_rows, b_columns) = self.b_block(part);
         let a = self.a.window(&part.batch, &a_rows, &a_columns);
-        let b = self.b.window(&part.batch, &b_rows, &b_columns);
+        let (b, scales) = match &self.packing {
+            Some(packing) => packed::windows(cx.caps, &self.b.operand, packing, &part.n),
+            None => (self.b.window(&part.batch, &b_rows, &b_columns), None),
+        };
         let each_k = parts.map_or(k, |(_, split)| k / split);
         let matrices = parts.map_or(part.batch.len(), |(_, split)| split);
         let piece = Piece { sizes: (m, n, each_k), matrices, lone: part.batch.len() == 1, a: &a, b: &b };
@@ -234,7 +269,7 @@ impl Product<'_> {
         let (first, last) = (part.k.start == 0, part.k.end == self.whole_k);
         let (epilogue, y4) = self.epilogue(cx, part, last);
         let kernel = self.finished(kernel, y4 && choice != Choice::Dot, first, last);
-        let bindings: Vec<_> = [a.read(), b.read()].into_iter().chain(epilogue).collect();
+        let bindings: Vec<_> = [a.read(), b.read()].into_iter().chain(epilogue).chain(scales.map(Window::read)).collect();
         let mut params: Vec<u32> =
             [m, n, k, self.a.ld, self.b.ld, self.y.ld, self.a.batch, self.b.batch, self.y.batch, tiles_m, tiles_n]
                 .map(|v| v as u32)
@@ -281,13 +316,20 @@ impl Product<'_> {
             Choice::Direct { rows, columns } => {
                 let spread = cx.caps.subgroup == Some(8);
                 let k4 = k % 4 == 0 && (along_m || a4) && (along_n || b4);
-                let kernel = kernel!("matmul_direct")
+                let kernel = kernel!("matmul_direct");
+                let kernel = match &self.packing {
+                    Some(packing) => of_format(kernel, packing),
+                    None => kernel.with("FORMAT", "none"),
+                };
+                let kernel = kernel
                     .with("SUBGROUP", spread)
                     .with("AT", self.transpose_a)
                     .with("BT", self.transpose_b)
                     .with("K4", k4)
                     .with("ROWS", rows as u32)
                     .with("COLS", columns as u32)
+                    .with("AIMAGE", piece.a.storage == Storage::Image)
+                    .with("BIMAGE", piece.b.storage == Storage::Image)
                     .with("AVEC", if along_m { a_vec } else { k4 })
                     .with("BVEC", if along_n { b_vec } else { k4 });
                 (kernel, rows, 32 * columns)

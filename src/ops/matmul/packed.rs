@@ -1,4 +1,5 @@
-//! Products with a weight in narrow storage: few rows straight from it, more of them from a copy that is unpacked first.
+//! Products with a weight in narrow storage: few rows straight from it, more of them from a copy that is unpacked first, or on a
+//! software adapter by its own kernel.
 
 use super::{MatMul, Sizes, kernels};
 use crate::{
@@ -7,21 +8,21 @@ use crate::{
     ops::{
         Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window, layer_norm::Normalised, lower_unpacking,
         sample::SampleRows,
-        unpack::{of_format, windows},
+        unpack::{self, of_format},
     },
 };
+use std::ops::Range;
 
 /// Up to this many rows weights are unpacked in registers; more rows would unpack them again and again.
 pub(super) const FEW_ROWS: usize = 16;
 /// The most rows that a workgroup of a software adapter takes at once: it has no more registers.
 const SOFTWARE_ROWS: usize = 8;
-/// From more rows on a software adapter prefers its own kernels, where these read the rows as they are: the prompt of GPT-2 124M in 32
-/// bits took 0.67 s for 8 rows by the packed kernel, and 0.48 s for 17 by the other.
-const SOFTWARE_PLAIN: usize = 6;
+/// From more rows on a software adapter prefers its own kernels.
+const SOFTWARE_FEW: usize = 4;
 
 /// Up to how many rows a product reads weights that are packed so.
 pub(super) fn few_rows(caps: &Capabilities, packing: &Packing) -> usize {
-    if caps.software && plain(caps, packing).is_some() { SOFTWARE_PLAIN } else { FEW_ROWS }
+    if caps.software && packing.k % packing.format.step() == 0 { SOFTWARE_FEW } else { FEW_ROWS }
 }
 /// The most sums that a lane holds.
 const MOST_SUMS: usize = 32;
@@ -52,8 +53,8 @@ fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -
     let vectors = packing.row_words() / 4;
     // All loads of a turn are of one block.
     let pairs = matches!(packing.format, Format::Q8 { .. }) && vectors % 2 == 0;
-    let most = (MOST_SUMS / rows).clamp(1, if caps.software { 16 } else { 8 });
-    let columns: Vec<usize> = [1, 2, 4, 8, 16].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
+    let most = (MOST_SUMS / rows).clamp(1, if imaged(caps, packing) { 32 } else if caps.software { 16 } else { 8 });
+    let columns: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
     let mut list = Vec::new();
     for &columns in &columns {
         for loads in if pairs { vec![1, 2] } else { vec![1] } {
@@ -95,7 +96,7 @@ struct Given<'a> {
 /// Lowers the product of `op` with sizes `s`, whose second operand is packed along k.
 pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, norm: Option<Normalised>) -> Result<(), OpError> {
     if s.m > few_rows(cx.caps, packing) {
-        return lower_unpacked(op, s, packing, cx);
+        return lower_many(op, s, packing, cx);
     }
     let y = cx.output(0);
     lower_few(op, s, packing, cx, Given { y, norm, draw: None }).map(|_| ())
@@ -129,12 +130,14 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
     let (a, b, y) = (cx.input(0), cx.input(1), given.y);
     let next = 2 + usize::from(op.bias);
     let vec4 = s.k % packing.format.step().max(4) == 0 && cx.vec4(s.k, &[&a.all()]);
-    let columns = cx.row_ranges(s.n, packing.row_words())?;
+    // An image is bound whole.
+    let in_image = imaged(cx.caps, packing);
+    let columns = if in_image { std::iter::once(0..s.n).collect() } else { cx.row_ranges(s.n, packing.row_words())? };
     let slots = columns.iter().map(|n| n.len().div_ceil(variant.columns)).sum::<usize>();
     for m in cx.row_ranges(s.m, (2 * s.n).max(s.k))? {
         let mut first_slot = 0;
         for n in &columns {
-            let (weights, scales) = windows(&b, packing, n);
+            let (weights, scales) = windows(cx.caps, &b, packing, n);
             let like_y = |operand: &Operand| {
                 let start = m.start * s.n + n.start;
                 operand.part(start..start + (m.len() - 1) * s.n + n.len())
@@ -157,6 +160,7 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
                 .with("WG", variant.lanes as u32)
                 .with("LANES", cx.caps.subgroup.unwrap_or(0))
                 .with("LOADS", variant.loads as u32)
+                .with("BIMAGE", in_image)
                 .with("AVEC", vec4)
                 .with("YVEC", false)
                 .with("ACC", false)
@@ -191,21 +195,32 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
     Ok(slots)
 }
 
-/// How kernels of products in 32 bits read the stored rows where these need no unpacking.
-fn plain(caps: &Capabilities, packing: &Packing) -> Option<Storage> {
-    match packing.format {
-        Format::F32 if packing.k % 4 == 0 => Some(Storage::F32),
-        // A software adapter is slow with 16-bit floats.
-        Format::F16 if packing.k % 8 == 0 && caps.f16 && !caps.software => Some(Storage::F16),
-        _ => None,
-    }
+/// Whether kernels read the weights from an image of them, which the engine keeps.
+fn imaged(caps: &Capabilities, packing: &Packing) -> bool {
+    caps.images && packing.vector_bytes() <= caps.max_image
 }
 
-/// The same by the kernels of products in 32 bits, with the stored rows, unpacked, as the second operand.
-fn lower_unpacked(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-    let packed = cx.input(1);
-    let copy = match plain(cx.caps, packing) {
-        // It is what kernels read already.
+/// Windows of the rows `rows` of a packed matrix, of weights and scales, where kernels read them.
+pub(super) fn windows(caps: &Capabilities, b: &Operand, packing: &Packing, rows: &Range<usize>) -> (Window, Option<Window>) {
+    let place = |window| if imaged(caps, packing) { Window { storage: Storage::Image, ..window } } else { window };
+    let (weights, scales) = unpack::windows(b, packing, rows);
+    (place(weights), scales.map(place))
+}
+
+/// A product of more rows than are worth a kernel of their own.
+fn lower_many(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+    let (packed, mut op) = (cx.input(1), *op);
+    op.layout.transpose_b = true;
+    let aligned = cx.residual(&cx.input(0).all()) % 4 == 0;
+    let stored = match packing.format {
+        // Kernels of software adapters unpack what they read.
+        _ if cx.caps.software && packing.k % packing.format.step() == 0 && aligned => Some(packed.storage),
+        // Others read what is as it was.
+        Format::F32 if packing.k % 4 == 0 => Some(Storage::F32),
+        Format::F16 if packing.k % 8 == 0 && cx.caps.f16 && !cx.caps.software => Some(Storage::F16),
+        _ => None,
+    };
+    let b = match stored {
         Some(storage) => Operand { storage, ..packed },
         None => {
             let copy = cx.scratch(s.n * s.k);
@@ -213,7 +228,5 @@ fn lower_unpacked(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_
             copy
         }
     };
-    let mut op = *op;
-    op.layout.transpose_b = true;
-    kernels::lower(&op, s, Operand { ty: TensorType::f32([s.n, s.k]), ..copy }, cx)
+    kernels::lower(&op, s, Operand { ty: TensorType::f32([s.n, s.k]), ..b }, cx)
 }
