@@ -198,6 +198,13 @@ impl Plan {
         }
     }
 
+    /// From now on a run is cut into submissions of about `most` floating-point operations each, a dispatch more at most.
+    pub fn cut(&mut self, most: u64) {
+        if let Inner::Gpu(plan) = &mut self.0 {
+            plan.cut(most);
+        }
+    }
+
     /// A reader for the output `tensor`. `timed`: it tells what a run took, too.
     ///
     /// # Errors
