@@ -17,7 +17,7 @@ use shaderlm::{
         gpt2::{parameters, product_dimension},
         initialise,
     },
-    ops::{Packed, Packing},
+    ops::{Packed, Packing, StopTokens},
     plot::{Axes, Line, svg},
 };
 use std::{io::Write, path::PathBuf, time::{Duration, Instant}};
@@ -184,7 +184,7 @@ impl BenchGenerate {
         read_gb_per_s: Option<f64>,
     ) -> Result<Measured, Box<dyn std::error::Error>> {
         let sampling =
-            Sampling { temperature: self.temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1 };
+            Sampling { temperature: self.temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1, stops: StopTokens::none() };
         let capacity = config.n_positions.min(length + self.tokens);
         let mut generator = Generator::new(engine, config, self.batch, capacity, sampling)?;
         generator.set_bound(if self.smooth { SMOOTH } else { LONGEST });
@@ -195,6 +195,8 @@ impl BenchGenerate {
         // The first time compiles, and finds how many tokens a submission can take.
         generator.prompt(&prompts)?;
         generator.decode((self.tokens - 1).min(8))?;
+        // What the caches hold would be reused.
+        generator.forget();
         let start = Instant::now();
         generator.prompt(&prompts)?;
         let first = start.elapsed();
