@@ -80,19 +80,19 @@ fn flops_a_submission(software: bool) -> u64 {
     std::thread::available_parallelism().map_or(1, usize::from) as u64 * FLOPS_A_THREAD
 }
 
-/// Ends of the submissions that long plans are cut into, each of `most` floating-point operations and one dispatch's more.
+/// Ends of the submissions that long plans are cut into, each of at most `most` floating-point operations, or of one dispatch that has
+/// more.
 fn cuts(shares: &[u64], most: u64) -> Vec<usize> {
     let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
-    for (i, flops) in shares.iter().enumerate() {
-        work += flops;
-        if work > most || i - since >= DISPATCHES_A_SUBMISSION {
-            cuts.push(i + 1);
-            (work, since) = (0, i + 1);
+    for (i, &flops) in shares.iter().enumerate() {
+        let full = work > 0 && work + flops > most;
+        if full || i - since >= DISPATCHES_A_SUBMISSION {
+            cuts.push(i);
+            (work, since) = (0, i);
         }
+        work += flops;
     }
-    if cuts.last() != Some(&shares.len()) {
-        cuts.push(shares.len());
-    }
+    cuts.push(shares.len());
     cuts
 }
 
@@ -245,7 +245,7 @@ impl GpuPlan {
         Ok(Self { gpu, bound, operations, shares, cuts, inputs, outputs, sentinels, profiled, stats, encoding, _params: params })
     }
 
-    /// Cuts runs into submissions of `most` floating-point operations and one dispatch's more.
+    /// Cuts runs into submissions of at most `most` floating-point operations, or of one dispatch that has more.
     pub(super) fn cut(&mut self, most: u64) {
         self.cuts = cuts(&self.shares, most);
         self.stats.submissions = self.cuts.len();
@@ -339,11 +339,13 @@ mod tests {
     use super::{DISPATCHES_A_SUBMISSION, cuts};
 
     #[test]
-    fn submissions_are_no_longer_than_a_dispatch_more_than_the_bound() {
+    fn submissions_are_no_longer_than_the_bound_or_a_dispatch() {
         assert_eq!(cuts(&[1, 2, 3, 4], 100), [4]);
-        assert_eq!(cuts(&[1, 2, 3, 4], 2), [2, 3, 4]);
+        assert_eq!(cuts(&[1, 2, 3, 4], 10), [4]);
+        assert_eq!(cuts(&[1, 2, 3, 4], 3), [2, 3, 4]);
+        assert_eq!(cuts(&[9, 1, 1, 1], 3), [1, 4]);
         assert_eq!(cuts(&[1, 2, 3, 4], 0), [1, 2, 3, 4]);
-        assert_eq!(cuts(&[0, 0, 9], 0), [3], "what takes no time waits for what does");
+        assert_eq!(cuts(&[0, 0, 9, 0], 0), [4], "what takes no time makes no submission longer");
         assert_eq!(cuts(&[], 5), [0]);
         assert_eq!(cuts(&vec![0; 10_000], 5).len(), 10_000 / DISPATCHES_A_SUBMISSION + 1);
     }

@@ -198,7 +198,7 @@ impl Plan {
         }
     }
 
-    /// From now on a run is cut into submissions of about `most` floating-point operations each, a dispatch more at most.
+    /// From now on a run is cut into submissions of at most `most` floating-point operations each, or of one dispatch that has more.
     pub fn cut(&mut self, most: u64) {
         if let Inner::Gpu(plan) = &mut self.0 {
             plan.cut(most);

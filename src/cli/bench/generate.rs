@@ -93,6 +93,7 @@ struct Measured {
     batch: usize,
     /// All prompts, to the first token, from when everything is compiled.
     first_token_ms: f64,
+    prompt_submissions: usize,
     prompt_tokens_per_s: f64,
     /// Of the prompts' plans; none on the CPU, which has no plans.
     prompt_gflops: Option<f64>,
@@ -214,7 +215,7 @@ impl BenchGenerate {
             Sampling { temperature: self.temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1, stops: StopTokens::none() };
         let capacity = config.n_positions.min(length + self.tokens);
         let product = [(length * self.batch).min(CHUNK), config.n_embd, config.inner()];
-        let product_gflops = product_rate(engine, product)? / 1e9;
+        let product_before = product_rate(engine, product)?;
         let mut generator = Generator::new(engine, config, self.batch, capacity, sampling)?;
         generator.set_bound(if self.smooth { SMOOTH } else { LONGEST });
         if let Some(most) = self.speculate {
@@ -234,6 +235,7 @@ impl BenchGenerate {
         generator.prompt(&prompts)?;
         let first = start.elapsed();
         let prompt_flops = generator.stats.prompt_flops - before.prompt_flops;
+        let prompt_submissions = generator.stats.prompt_submissions - before.prompt_submissions;
         let before = generator.stats;
         let until: Vec<_> = generator.tokens().iter().map(|text| text.len() + self.tokens - 1).collect();
         let mut times = Vec::new();
@@ -251,6 +253,9 @@ impl BenchGenerate {
         }
         let wall = begin.elapsed();
         let stats = generator.stats;
+        drop(generator);
+        // Before and after: a machine may have had something else to do the one time.
+        let product_gflops = product_before.max(product_rate(engine, product)?) / 1e9;
         times.sort_unstable();
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let rank = |share: f64| times.get(((times.len() as f64 * share).ceil() as usize).max(1) - 1).map_or(0.0, |&t| ms(t));
@@ -270,6 +275,7 @@ impl BenchGenerate {
             tokens: self.tokens,
             batch: self.batch,
             first_token_ms: ms(first),
+            prompt_submissions,
             prompt_tokens_per_s: per_s(length * self.batch, first),
             prompt_gflops,
             product,
@@ -300,7 +306,8 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
     for m in &report.measured {
         let percent = |share: Option<f64>| share.map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
         writeln!(out, "prompt of {}, {} more, {} at once", m.prompt_tokens, m.tokens, m.batch)?;
-        writeln!(out, "   first token       {:>10.2} ms", m.first_token_ms)?;
+        let each = m.first_token_ms / m.prompt_submissions.max(1) as f64;
+        writeln!(out, "   first token       {:>10.2} ms, {} submissions of {each:.0} ms", m.first_token_ms, m.prompt_submissions)?;
         let [rows, k, n] = m.product;
         let rate = m.prompt_gflops.map_or(String::new(), |gflops| {
             format!(", {gflops:.2} GFLOP/s, {} of a product of {rows} x {k} x {n} ({:.2})", percent(m.prompt_share), m.product_gflops)

@@ -53,6 +53,8 @@ pub struct GenerationStats {
     pub reused_tokens: usize,
     /// Floating-point operations of the prompts' plans.
     pub prompt_flops: u64,
+    /// Submissions for them.
+    pub prompt_submissions: usize,
     /// Time for the prompts, to the first token.
     pub prompt_time: Duration,
     /// Tokens decoded after the first, over all rows.
@@ -92,9 +94,8 @@ pub const SMOOTH: Duration = Duration::from_millis(50);
 /// No submission should take longer, lest a watchdog take it for hung.
 pub const LONGEST: Duration = Duration::from_millis(250);
 
-/// How long one is to take that is cut by the floating-point operations of its dispatches: one dispatch more is still less than
-/// [`LONGEST`], as a rule.
-const AIM: Duration = Duration::from_millis(150);
+/// How long one is to take that is cut by the floating-point operations of its dispatches, not all of which take as long.
+const AIM: Duration = Duration::from_millis(200);
 
 /// A submission whose tokens have not been read yet.
 struct Flight {

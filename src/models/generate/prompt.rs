@@ -129,6 +129,7 @@ impl Generator<'_> {
         if let Some(rate) = self.prompt_rate {
             made.plan.cut((rate * AIM.as_secs_f64()) as u64);
         }
+        self.stats.prompt_submissions += made.plan.stats().submissions;
         let timed = last || self.prompt_rate.is_none();
         let Some(mut reader) = (if timed { self.readers.pop() } else { None }) else { return made.plan.run(self.engine) };
         made.plan.run_and_read(self.engine, 1, &mut reader)?;
