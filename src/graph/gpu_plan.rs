@@ -85,7 +85,7 @@ fn flops_a_submission(software: bool) -> u64 {
 fn cuts(shares: &[u64], most: u64) -> Vec<usize> {
     let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
     for (i, &flops) in shares.iter().enumerate() {
-        let full = work > 0 && work + flops > most;
+        let full = work > 0 && flops > 0 && work + flops > most;
         if full || i - since >= DISPATCHES_A_SUBMISSION {
             cuts.push(i);
             (work, since) = (0, i);
