@@ -1,7 +1,10 @@
 //! Embedding: rows by their index, and the gathered gradient.
 
-use crate::harness::{AWKWARD, Bound, Case};
-use shaderlm::{graph::gradients, ops};
+use crate::harness::{AWKWARD, Bound, Case, engine};
+use shaderlm::{
+    graph::{PlanOptions, gradients, kernels},
+    ops,
+};
 
 #[test]
 fn forward_and_backward() {
@@ -43,6 +46,54 @@ fn table_and_gradient_larger_than_a_binding() {
         let grads = gradients(&mut c.g, loss, &[table]).unwrap();
         c.check(&format!("embedding [{rows},{width}], {n} ids"), &[y, grads[0].unwrap()], Bound::Nmse);
     }
+}
+
+/// Rows of two tables, as a GPT-2's tokens and positions, and rows with others, in one dispatch for each pair of windows.
+#[test]
+fn what_is_added_to_rows() {
+    let sizes = [(1, 1, 1), (7, 3, 5), (65, 64, 66), (31, 127, 3), (257, 256, 257), (9, 5, 13), (50_257, 1024, 768)];
+    for (rows, places, width) in sizes {
+        for n in [1, 2, 63, 130] {
+            let what = format!("[{rows},{width}] and [{places},{width}], {n} ids");
+            let mut c = Case::new();
+            let (tokens, positions, other) = (c.input([rows, width]), c.input([places, width]), c.input([n, width]));
+            // Some are beyond the tables.
+            let (ids, at) = (c.random_ids([n], rows as u32 + 1), c.random_ids([n], places as u32 + 1));
+            let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
+            let standing = ops::embedding(&mut c.g, positions, at).unwrap();
+            let both = ops::add(&mut c.g, picked, standing).unwrap();
+            let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
+            let more = ops::add(&mut c.g, other, picked).unwrap();
+            let outputs = [both, more];
+            let engine = engine();
+            let caps = engine.capabilities().unwrap();
+            let taken = kernels(&c.g, &outputs, caps, &PlanOptions::default()).unwrap();
+            // GPT-2's table, 154 MB, may take two.
+            let windows = if 4 * (rows * width) as u64 > caps.max_binding { 2 } else { 1 };
+            assert!(taken.iter().all(|kernel| kernel.name == "embedding") && taken.len() == 2 * windows, "{what}: {taken:?}");
+            c.check(&what, &outputs, Bound::Elementwise);
+        }
+    }
+}
+
+/// Rows that others need too are not taken on, and gradients go through what is.
+#[test]
+fn sums_of_rows_that_are_needed_and_their_gradients() {
+    let mut c = Case::new();
+    let (tokens, positions) = (c.input([11, 6]), c.input([7, 6]));
+    let (ids, at) = (c.random_ids([2, 5], 11), c.random_ids([2, 5], 7));
+    let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
+    let standing = ops::embedding(&mut c.g, positions, at).unwrap();
+    let both = ops::add(&mut c.g, picked, standing).unwrap();
+    c.check("both rows and their sum", &[both, picked, standing], Bound::Elementwise);
+
+    let mut c = Case::new();
+    let (tokens, positions) = (c.input([11, 6]), c.input([7, 6]));
+    let (ids, at) = (c.random_ids([2, 5], 11), c.random_ids([2, 5], 7));
+    let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
+    let standing = ops::embedding(&mut c.g, positions, at).unwrap();
+    let both = ops::add(&mut c.g, picked, standing).unwrap();
+    c.check_backward("the sum of two look-ups", both, &[tokens, positions], Bound::Elementwise);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use shaderlm::{
         generate::{Generator, Sampling},
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{HostTensor, IGNORE, Tensor, TensorType},
+    ops::{HostTensor, IGNORE, StopTokens, Tensor, TensorType},
     train::{Objective, Optimizer, Schedule, ScheduleShape, Settings, TokenBatch, Trainer, next_tokens},
 };
 use std::{collections::HashMap, path::PathBuf};
@@ -222,7 +222,7 @@ fn greedy_continuations() {
                 let each = prompts.iter().zip(expected).map(|(p, e)| (vec![p.clone()], vec![e.clone()]));
                 for (prompts, expected) in each.chain([(prompts.clone(), expected.clone())]) {
                     let sampling =
-                        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: *penalty, seed: 0 };
+                        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: *penalty, seed: 0, stops: StopTokens::none() };
                     let longest = prompts.iter().map(Vec::len).max().unwrap();
                     let capacity = config(&model).n_positions.min(longest + count);
                     let mut generator =

@@ -194,6 +194,51 @@ fn what_cannot_be_done_with_them_is_an_error() {
     assert!(error.contains("variable w"), "{error}");
 }
 
+/// The rows of a packed table with those of another, packed or not, and with others.
+#[test]
+fn what_is_added_to_rows_of_packed_tables() {
+    for make in [engine as fn() -> Engine, engine_as_hardware] {
+        for format in FORMATS {
+            for (rows, width) in [(7, 64), (65, 192), (3, 13), (2, 66), (1, 128)] {
+                let mut c = Case::new();
+                let Some(w) = weight(&mut c, format, rows, width, true) else { continue };
+                let table = c.packed("table", w);
+                let second = weight(&mut c, format, 5, width, true).unwrap();
+                let second = c.packed("second", second);
+                let (plain, other) = (c.input([9, width]), c.input([3, 5, width]));
+                let mut outputs = Vec::new();
+                for (first, second) in [(table, plain), (plain, table), (table, second), (plain, plain)] {
+                    let [a, b] = [first, second].map(|table| {
+                        let ids = c.random_ids([3, 5], 9);
+                        ops::embedding(&mut c.g, table, ids).unwrap()
+                    });
+                    outputs.push(ops::add(&mut c.g, a, b).unwrap());
+                }
+                let ids = c.random_ids([3, 5], rows as u32);
+                let y = ops::embedding(&mut c.g, table, ids).unwrap();
+                outputs.push(ops::add(&mut c.g, y, other).unwrap());
+                c.check_on(make(), None, &format!("{format}, {rows} rows of {width}"), &outputs, Bound::Within(1e-6));
+            }
+        }
+    }
+}
+
+/// A step of decoding finds tokens and positions in one dispatch, whatever the table's storage.
+#[test]
+fn a_token_and_its_position_take_one_dispatch() {
+    for format in FORMATS {
+        let packing = Packing::new(format, &[97, 64].into(), 1).unwrap();
+        let options = PlanOptions { packed: [("table".to_owned(), packing)].into(), ..PlanOptions::default() };
+        let mut g = Graph::new();
+        let (table, places) = (g.variable("table", TensorType::f32([97, 64])).unwrap(), g.input("places", TensorType::f32([30, 64])));
+        let [tokens, positions] = ["tokens", "positions"].map(|name| g.input(name, TensorType::u32([2, 1])));
+        let (a, b) = (ops::embedding(&mut g, table, tokens).unwrap(), ops::embedding(&mut g, places, positions).unwrap());
+        let y = ops::add(&mut g, a, b).unwrap();
+        let taken = kernels(&g, &[y], engine().capabilities().unwrap(), &options).unwrap();
+        assert!(taken.len() == 1 && taken[0].name == "embedding", "{format}: {taken:?}");
+    }
+}
+
 #[test]
 fn few_rows_read_packed_weights_and_nothing_else() {
     let packing = Packing::new(Format::Q4 { group: 32 }, &[64, 40].into(), 0).unwrap();

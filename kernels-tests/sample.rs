@@ -3,7 +3,7 @@
 use crate::harness::{AWKWARD, Bound, Case, engine};
 use shaderlm::{
     graph::{Engine, Graph, PlanOptions},
-    ops::{self, HostTensor, Sample, TensorType, random::threefry},
+    ops::{self, HostTensor, Sample, StopTokens, TensorType, random::threefry},
 };
 
 const PLAIN: Sample = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
@@ -138,22 +138,26 @@ fn logits_that_are_no_numbers_choose_within_bounds() {
     }
 }
 
-/// Steps of rows differ, and so do their draws; tokens, positions, steps and the ring move on.
+/// Steps of rows differ, and so do their draws; tokens, positions, steps and the ring move on. A row whose newest token ends its text
+/// stays where it is, whatever its logits, and no other does.
 #[test]
 fn advancing() {
-    for (batch, width, ring) in [(1, 1, 1), (2, 5, 3), (3, 70, 5), (65, 7, 6), (200, 3, 1), (2, 700, 64)] {
-        for rule in [PLAIN, Sample { temperature: 0.0, ..PLAIN }, Sample { top_k: 2, repetition_penalty: 1.4, ..PLAIN }] {
-            let mut c = Case::new();
-            let logits = c.input([batch, width]);
-            let rng = c.variable("rng", HostTensor::uints([2], vec![5, 0]));
-            let tokens = c.variable("tokens", HostTensor::uints([batch], vec![9; batch]));
-            let positions = c.variable("positions", HostTensor::uints([batch], (0..batch as u32).collect()));
-            let steps = c.variable("steps", HostTensor::uints([batch], (0..batch as u32).map(|i| 7 * i).collect()));
-            let history = c.variable("history", HostTensor::uints([batch, ring], vec![0; batch * ring]));
-            let seen = (rule.repetition_penalty != 1.0).then(|| c.variable("seen", HostTensor::uints([batch, width], vec![0; batch * width])));
-            let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]) };
-            let chosen = ops::choose(&mut c.g, logits, &decoding, rule).unwrap();
-            c.check(&format!("batch {batch}, {width} tokens, history {ring}, {rule:?}"), &[chosen], Bound::Exact);
+    for (batch, width, ring) in [(1, 5, 1), (2, 6, 3), (3, 70, 5), (65, 7, 6), (200, 5, 1), (2, 700, 64)] {
+        for rule in [PLAIN, Sample { temperature: 0.0, ..PLAIN }, Sample { top_k: 2, top_p: 0.9, repetition_penalty: 1.4, ..PLAIN }] {
+            for stops in [&[][..], &[4], &[0, 3], &[1, 2, 3, 4]] {
+                let mut c = Case::new();
+                let logits = c.input([batch, width]);
+                let rng = c.variable("rng", HostTensor::uints([2], vec![5, 0]));
+                let tokens = c.variable("tokens", HostTensor::uints([batch], (0..batch as u32).map(|i| i % 5).collect()));
+                let positions = c.variable("positions", HostTensor::uints([batch], (0..batch as u32).collect()));
+                let steps = c.variable("steps", HostTensor::uints([batch], (0..batch as u32).map(|i| 7 * i).collect()));
+                let history = c.variable("history", HostTensor::uints([batch, ring], vec![0; batch * ring]));
+                let seen = (rule.repetition_penalty != 1.0).then(|| c.variable("seen", HostTensor::uints([batch, width], vec![0; batch * width])));
+                let stops = StopTokens::of(stops);
+                let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]), stops };
+                let chosen = ops::choose(&mut c.g, logits, &decoding, rule).unwrap();
+                c.check(&format!("batch {batch}, {width} tokens, history {ring}, {rule:?}, {stops:?}"), &[chosen], Bound::Exact);
+            }
         }
     }
 }
@@ -166,10 +170,36 @@ fn rows_of_one_text_differ_in_their_steps() {
         let logits = c.input([6, width]);
         let rng = c.ids([2], vec![5, 77]);
         let steps = c.ids([6], vec![3, 4, 5, 0, 1, 2]);
-        let decoding = ops::Decoding { rng, steps, text_rows: 3, seen: None, state: None };
+        let decoding = ops::Decoding { rng, steps, text_rows: 3, seen: None, state: None, stops: StopTokens::none() };
         let chosen = ops::choose(&mut c.g, logits, &decoding, PLAIN).unwrap();
         c.check("two texts of three rows", &[chosen], Bound::Exact);
     }
+}
+
+/// The reference itself: which rows stay, and how.
+#[test]
+fn a_text_that_has_ended_stays() {
+    let run = |mut engine: Engine| {
+        let mut g = Graph::new();
+        let logits = g.input("logits", TensorType::f32([3, 5]));
+        let rng = g.input("rng", TensorType::u32([2]));
+        let [tokens, positions, steps] = ["tokens", "positions", "steps"].map(|name| g.variable(name, TensorType::u32([3])).unwrap());
+        let history = g.variable("history", TensorType::u32([3, 2])).unwrap();
+        let stops = StopTokens::of(&[1]);
+        let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: Some([tokens, positions, history]), stops };
+        ops::choose(&mut g, logits, &decoding, Sample::plain(0.0)).unwrap();
+        engine.set("tokens", &HostTensor::uints([3], vec![0, 1, 2])).unwrap();
+        let mut plan = engine.compile(g, &[], &PlanOptions::default()).unwrap();
+        // The likeliest are 3, 3, and 1, which ends the third text.
+        let rows = [[0.0, 0.0, 0.0, 9.0, 0.0], [0.0, 0.0, 0.0, 9.0, 0.0], [0.0, 9.0, 0.0, 0.0, 0.0]];
+        plan.set(logits, HostTensor::floats([3, 5], rows.concat())).unwrap();
+        plan.run_times(&mut engine, 3).unwrap();
+        ["tokens", "positions", "steps", "history"].map(|name| engine.get(name).unwrap().unwrap().u().to_vec())
+    };
+    for engine in [engine(), Engine::cpu()] {
+        assert_eq!(run(engine), [vec![3, 1, 1], vec![3, 0, 1], vec![3, 3, 3], vec![3, 3, 1, 1, 1, 1]]);
+    }
+    assert!(StopTokens::of(&[7, 8]).contains(8) && !StopTokens::of(&[7]).contains(u32::MAX) && !StopTokens::none().contains(0));
 }
 
 #[test]

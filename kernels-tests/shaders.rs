@@ -12,7 +12,7 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, Tensor, TensorType},
+    ops::{self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, StopTokens, Tensor, TensorType},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -128,7 +128,9 @@ fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> 
     let seen = (rule.repetition_penalty != 1.0)
         .then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
     let steps = g.variable("steps", TensorType::u32([batch])).unwrap();
-    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]) };
+    // Prompts do not stop.
+    let stops = if prompt { StopTokens::none() } else { StopTokens::of(&[3]) };
+    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]), stops };
     vec![ops::choose(g, logits, &decoding, rule).unwrap()]
 }
 
@@ -174,6 +176,12 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         let positions = g.input("positions", TensorType::u32([2]));
         wanted.push(ops::attention_cached(g, qkv, cache, positions, 2).unwrap());
     }
+    // Rows of a table with others, which are in 16 bits in a mixed plan.
+    let ids = g.input("ids", TensorType::u32([3, n]));
+    let table = g.input("table", TensorType::f32([9, n]));
+    let picked = ops::embedding(g, table, ids).unwrap();
+    let square = ops::mul(g, x, x).unwrap();
+    wanted.push(ops::add(g, square, picked).unwrap());
     let labels = g.input("labels", TensorType::u32([3, n]));
     let rows = ops::cross_entropy_rows(g, x, labels, ops::IGNORE).unwrap();
     wanted.push(rows);
@@ -240,6 +248,12 @@ fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packin
         let w = g.variable(name, TensorType::f32([n, k])).unwrap();
         let ids = g.input("ids", TensorType::u32([3]));
         wanted.push(ops::embedding(g, w, ids).unwrap());
+        let (other, more) = (g.input("other", TensorType::f32([9, k])), g.input("more", TensorType::f32([3, k])));
+        let places = ops::embedding(g, other, ids).unwrap();
+        for more in [places, more] {
+            let rows = ops::embedding(g, w, ids).unwrap();
+            wanted.push(ops::add(g, rows, more).unwrap());
+        }
         for rows in [1, 3, 16, 17] {
             let layout = Layout { transpose_b: true, ..Layout::default() };
             let (x, bias) = (g.input("x", TensorType::f32([rows, k])), g.input("bias", TensorType::f32([n])));
@@ -256,10 +270,17 @@ fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packin
                 let h = ops::layer_norm(g, x, gamma, beta, 1e-5).unwrap();
                 let logits = ops::matmul_with(g, h, w, None, layout).unwrap();
                 let (rng, steps) = (g.input("rng", TensorType::u32([2])), g.input("steps", TensorType::u32([rows])));
-                let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: None };
+                let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: None, stops: StopTokens::none() };
                 wanted.push(ops::choose(g, logits, &decoding, Sample::plain(temperature)).unwrap());
                 let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
                 wanted.push(ops::sample(g, logits, None, rng, Sample::plain(temperature)).unwrap());
+                for stops in [StopTokens::none(), StopTokens::of(&[2, 5])] {
+                    let [tokens, positions] = ["tokens", "positions"].map(|name| g.variable(&format!("{name} {rows}"), TensorType::u32([rows])).unwrap());
+                    let history = g.variable(&format!("history {rows}"), TensorType::u32([rows, 9])).unwrap();
+                    let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
+                    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: Some([tokens, positions, history]), stops };
+                    wanted.push(ops::choose(g, logits, &decoding, Sample::plain(temperature)).unwrap());
+                }
             }
         }
     }

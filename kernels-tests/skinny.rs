@@ -4,7 +4,7 @@
 use crate::harness::{Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
     graph::{Engine, PlanOptions, kernels},
-    ops::{self, Format, Gelu, HostTensor, Layout, Packed, Packing, Sample, Tensor},
+    ops::{self, Format, Gelu, HostTensor, Layout, Packed, Packing, Sample, StopTokens, Tensor},
 };
 
 const ENGINES: [(&str, fn() -> Engine); 2] = [("software", engine), ("hardware", engine_as_hardware)];
@@ -87,10 +87,14 @@ fn norm_product_and_draw() {
                     let steps: Vec<u32> = (0..m as u32).map(|i| 5 + i).collect();
                     let steps = c.variable("steps", HostTensor::uints([m], steps));
                     let state = (text_rows == 1).then(|| {
-                        let [tokens, positions] = ["tokens", "positions"].map(|name| c.variable(name, HostTensor::uints([m], vec![3; m])));
+                        let newest = (0..m as u32).map(|i| 3 + i % 2).collect();
+                        let tokens = c.variable("tokens", HostTensor::uints([m], newest));
+                        let positions = c.variable("positions", HostTensor::uints([m], vec![3; m]));
                         [tokens, positions, c.variable("history", HostTensor::uints([m, 4], vec![0; 4 * m]))]
                     });
-                    let decoding = ops::Decoding { rng, steps, text_rows, seen: None, state };
+                    // A text alone goes on; of three, the second has ended.
+                    let stops = if texts == 1 { StopTokens::none() } else { StopTokens::of(&[9, 4]) };
+                    let decoding = ops::Decoding { rng, steps, text_rows, seen: None, state, stops };
                     let chosen = ops::choose(&mut c.g, logits, &decoding, rule).unwrap();
                     let what = format!("{rule:?}, {format:?}, {texts} texts of {text_rows} rows, {n}x{k} on {kind}");
                     let packing = format.and_then(|format| Packing::new(format, &[n, k].into(), 1).ok());

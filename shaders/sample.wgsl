@@ -5,6 +5,7 @@
 {% include "reduce.wgsl" %}
 struct Params {
     groups: u32, width: u32, first_row: u32, text_rows: u32, top_k: u32, top_p: f32, factor: f32, penalty: f32, ring: u32,
+    stop_a: u32, stop_b: u32, stop_c: u32, stop_d: u32,
     x_at: u32, rng_at: u32, y_at: u32,
 {% if SEEN %}
     seen_at: u32,
@@ -51,22 +52,24 @@ fn key(v: f32) -> u32 {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let row = group_index(id, count);
     if (row >= p.groups) { return; }
+    // A text that has ended has nothing to choose from.
+    let width = {{ "select(p.width, 0u, ended(row))" if STOPS else "p.width" }};
     // The key that a token must reach.
     var least = 0u;
 {% if TOP_K %}
     // The largest key that at least top_k tokens reach.
     for (var bit = 0x80000000u; bit != 0u; bit = bit >> 1u) {
         var n = 0.0;
-        for (var i = lane; i < p.width; i = i + {{ WG }}u) { n = n + select(0.0, 1.0, key(value(row, i)) >= (least | bit)); }
+        for (var i = lane; i < width; i = i + {{ WG }}u) { n = n + select(0.0, 1.0, key(value(row, i)) >= (least | bit)); }
         if (reduce_sum(lane, n) >= f32(p.top_k)) { least = least | bit; }
     }
 {% endif %}
 {% if TOP_P %}
     var largest = LOWEST;
-    for (var i = lane; i < p.width; i = i + {{ WG }}u) { largest = max(largest, value(row, i)); }
+    for (var i = lane; i < width; i = i + {{ WG }}u) { largest = max(largest, value(row, i)); }
     let top = reduce_max(lane, largest);
     var sum = 0.0;
-    for (var i = lane; i < p.width; i = i + {{ WG }}u) {
+    for (var i = lane; i < width; i = i + {{ WG }}u) {
         let v = value(row, i);
         sum = sum + select(0.0, exp(v - top), key(v) >= least);
     }
@@ -76,7 +79,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     for (var bit = 0x80000000u; bit != 0u; bit = bit >> 1u) {
         let trial = max(nucleus | bit, least);
         var reached = 0.0;
-        for (var i = lane; i < p.width; i = i + {{ WG }}u) {
+        for (var i = lane; i < width; i = i + {{ WG }}u) {
             let v = value(row, i);
             reached = reached + select(0.0, exp(v - top), key(v) >= trial);
         }
@@ -89,7 +92,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endif %}
     var best = LOWEST;
     var place = p.width;
-    for (var i = lane; i < p.width; i = i + {{ WG }}u) {
+    for (var i = lane; i < width; i = i + {{ WG }}u) {
         var v = value(row, i);
 {% if not GREEDY %}
         if (key(v) < least) { continue; }
@@ -101,14 +104,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let winner = reduce_max(lane, best);
     let first = -reduce_max(lane, select(LOWEST, -f32(place), best == winner && place < p.width));
     // Logits that are no numbers win nowhere; any token is as good as another then.
-    let chosen = select(0u, u32(first), first < f32(p.width));
+    let drawn = select(0u, u32(first), first < f32(p.width));
     if (lane == 0u) {
+        let chosen = {{ "advance(row, drawn)" if ADVANCE else "drawn" }};
         y[p.y_at + row] = chosen;
 {% if SEEN %}
         seen[p.seen_at + row * p.width + chosen] = 1u;
-{% endif %}
-{% if ADVANCE %}
-        advance(row, chosen);
 {% endif %}
     }
 }

@@ -3,7 +3,7 @@
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 struct Params {
-    groups: u32, slots: u32, ring: u32,
+    groups: u32, slots: u32, ring: u32, stop_a: u32, stop_b: u32, stop_c: u32, stop_d: u32,
     x_at: u32, y_at: u32,
 {% if ADVANCE %}
     steps_at: u32, tokens_at: u32, positions_at: u32, history_at: u32,
@@ -37,11 +37,8 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let winner = reduce_max(lane, best);
     let first = -reduce_max(lane, select(-NONE, -place, best == winner));
     // Logits that are no numbers win nowhere; any token is as good as another then.
-    let chosen = select(0u, u32(first), first < NONE);
+    let drawn = select(0u, u32(first), first < NONE);
     if (lane == 0u) {
-        y[p.y_at + row] = chosen;
-{% if ADVANCE %}
-        advance(row, chosen);
-{% endif %}
+        y[p.y_at + row] = {{ "advance(row, drawn)" if ADVANCE else "drawn" }};
     }
 }

@@ -10,6 +10,7 @@ use shaderlm::{
         Model, ModelError, SHAKESPEARE, WeightFormat,
         generate::{GenerationStats, Generator, SMOOTH, Sampling},
     },
+    ops::StopTokens,
     text::{TextStream, Tokenizer},
 };
 use std::{
@@ -140,6 +141,7 @@ impl Generate {
             top_p: self.top_p,
             repetition_penalty: self.repetition_penalty,
             seed: self.seed.unwrap_or_else(clock_seed),
+            stops: self.stop_tokens(tokenizer.as_ref(), config.vocab_size),
         };
         let capacity = context.min(longest + max_tokens);
         let mut rows: Vec<_> = prompts
@@ -166,6 +168,17 @@ impl Generate {
         }
         engine.save_pipelines();
         Ok(())
+    }
+
+    /// Tokens that end a text by themselves: the end of text, and texts to stop before that are one token.
+    fn stop_tokens(&self, tokenizer: Option<&Tokenizer>, vocab: usize) -> StopTokens {
+        let Some(tokenizer) = tokenizer else { return StopTokens::none() };
+        let single = |text: &String| match tokenizer.encode(text, false).as_deref() {
+            Ok(&[id]) if tokenizer.decode(&[id]).is_ok_and(|decoded| decoded == *text) => Some(id),
+            _ => None,
+        };
+        let stops = tokenizer.end_of_text().into_iter().chain(self.stop.iter().filter_map(single));
+        StopTokens::of(&stops.filter(|&id| (id as usize) < vocab).collect::<Vec<_>>())
     }
 
     fn encoded_prompts(&self, tokenizer: Option<&Tokenizer>, vocab: usize) -> Result<Vec<Vec<u32>>, Box<dyn std::error::Error>> {
@@ -229,7 +242,7 @@ impl Generate {
             }
         }
         generator.prompt(prompts)?;
-        self.take(generator.tokens(), rows, limits, streaming)?;
+        self.take(generator, rows, limits, streaming)?;
         while rows.iter().any(|r| r.done.is_none()) {
             let left = |row: &Row<'_>| if row.done.is_none() { limits.max_tokens - row.ids.len() } else { 0 };
             if generator.next(&rows.iter().map(left).collect::<Vec<_>>())? == 0 {
@@ -246,15 +259,15 @@ impl Generate {
                     .collect();
                 generator.restart(&tails)?;
             }
-            self.take(generator.tokens(), rows, limits, streaming)?;
+            self.take(generator, rows, limits, streaming)?;
         }
         Ok(())
     }
 
     /// Takes the tokens that have come since the last time.
-    fn take(&self, tokens: &[Vec<u32>], rows: &mut [Row<'_>], limits: &Limits, streaming: bool) -> CliResult {
+    fn take(&self, generator: &Generator<'_>, rows: &mut [Row<'_>], limits: &Limits, streaming: bool) -> CliResult {
         let mut out = std::io::stdout().lock();
-        for (row, tokens) in rows.iter_mut().zip(tokens) {
+        for ((row, tokens), &ended) in rows.iter_mut().zip(generator.tokens()).zip(generator.ended()) {
             for &id in &tokens[row.ids.len().min(tokens.len())..] {
                 if row.done.is_some() {
                     break;
@@ -277,6 +290,10 @@ impl Generate {
                 } else if row.ids.len() >= limits.max_tokens {
                     row.done = Some("length");
                 }
+            }
+            // Nothing follows a stop token, even where the stream holds its text for another.
+            if ended && row.done.is_none() {
+                row.done = Some("stop text");
             }
             if row.done.is_some_and(|why| why != "stop text") {
                 let text = row.stream.as_mut().map(TextStream::finish).unwrap_or_default();
@@ -338,6 +355,9 @@ fn print_stats(stats: &GenerationStats, device: &str) {
         stats.decode_time.as_secs_f64() * 1e3,
         rate(stats.decoded_tokens, stats.decode_time)
     );
+    if stats.reused_tokens > 0 {
+        eprintln!("reused      {} of the prompts' tokens, which begin as others", stats.reused_tokens);
+    }
     if stats.guessed_tokens > 0 {
         eprintln!("guesses     {} tokens, {} of them right", stats.guessed_tokens, stats.right_tokens);
     }

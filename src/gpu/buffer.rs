@@ -1,6 +1,7 @@
 //! Buffers, uploads and read-back.
 
 use super::{Gpu, GpuError};
+use std::ops::Range;
 
 /// A storage buffer on the device.
 #[derive(Debug, Clone)]
@@ -124,6 +125,11 @@ impl Gpu {
             at += piece;
         }
         Ok(out)
+    }
+
+    /// Copies a range of bytes of one buffer into another, from a byte of it on, as a command; all are multiples of 4.
+    pub fn copy(&self, encoder: &mut wgpu::CommandEncoder, (from, range): (&Buffer, Range<u64>), (to, at): (&Buffer, u64)) {
+        encoder.copy_buffer_to_buffer(&from.raw, range.start, &to.raw, at, range.end - range.start);
     }
 
     /// Fills a range of `buffer` with zeros, as a command.

@@ -24,9 +24,11 @@ use std::{
 
 /// The byte that fills sentinels.
 const SENTINEL: u8 = 0xA5;
-/// A submission is cut after this many floating-point operations, so that no watchdog takes it for hung: on a software adapter, and on
-/// a GPU, the slowest of which do them in half a second.
-const FLOPS_A_SUBMISSION: [u64; 2] = [50_000_000_000, 200_000_000_000];
+/// A submission is cut after this many floating-point operations, so that no watchdog takes it for hung, until it is known how long
+/// they take ([`GpuPlan::cut`]): on a GPU, the slowest of which do them in half a second, and for each thread of a software adapter, in
+/// a quarter of one.
+const FLOPS_A_SUBMISSION: u64 = 200_000_000_000;
+const FLOPS_A_THREAD: u64 = 2_500_000_000;
 /// And after this many dispatches.
 const DISPATCHES_A_SUBMISSION: usize = 4096;
 
@@ -36,6 +38,8 @@ pub(super) struct GpuPlan {
     pub(super) bound: Vec<Bound>,
     /// Of each dispatch, the number and the name of its operation.
     pub(super) operations: Vec<(usize, &'static str)>,
+    /// The floating-point operations of each dispatch.
+    shares: Vec<u64>,
     /// Ends of the submissions, as counts of dispatches.
     pub(super) cuts: Vec<usize>,
     pub(super) inputs: HashMap<Tensor, (BufferSlice, TensorType, Storage)>,
@@ -68,19 +72,27 @@ fn shares(g: &Graph, nodes: &[Node], steps: &[Step]) -> (Vec<u64>, u64) {
     (steps.iter().map(share).collect(), all)
 }
 
-/// Ends of the submissions that long plans are cut into, each of `most` floating-point operations and one dispatch's more.
+/// What a submission may be before it is known how long it takes, floating-point operations.
+fn flops_a_submission(software: bool) -> u64 {
+    if !software {
+        return FLOPS_A_SUBMISSION;
+    }
+    std::thread::available_parallelism().map_or(1, usize::from) as u64 * FLOPS_A_THREAD
+}
+
+/// Ends of the submissions that long plans are cut into, each of at most `most` floating-point operations, or of one dispatch that has
+/// more.
 fn cuts(shares: &[u64], most: u64) -> Vec<usize> {
     let (mut cuts, mut work, mut since) = (Vec::new(), 0, 0);
-    for (i, flops) in shares.iter().enumerate() {
-        work += flops;
-        if work > most || i - since >= DISPATCHES_A_SUBMISSION {
-            cuts.push(i + 1);
-            (work, since) = (0, i + 1);
+    for (i, &flops) in shares.iter().enumerate() {
+        let full = work > 0 && flops > 0 && work + flops > most;
+        if full || i - since >= DISPATCHES_A_SUBMISSION {
+            cuts.push(i);
+            (work, since) = (0, i);
         }
+        work += flops;
     }
-    if cuts.last() != Some(&shares.len()) {
-        cuts.push(shares.len());
-    }
+    cuts.push(shares.len());
     cuts
 }
 
@@ -226,7 +238,7 @@ impl GpuPlan {
         }
 
         let (shares, flops) = shares(g, nodes, steps);
-        let cuts = cuts(&shares, FLOPS_A_SUBMISSION[usize::from(!gpu.caps.software)]);
+        let cuts = cuts(&shares, flops_a_submission(gpu.caps.software));
         stats.flops = flops;
         stats.submissions = cuts.len();
         let profiled =
@@ -250,7 +262,13 @@ impl GpuPlan {
         }
         let operations = steps.iter().map(|step| (step.node, nodes[step.node].op.name())).collect();
         let encoding = AtomicU64::new(0);
-        Ok(Self { gpu, bound, operations, cuts, inputs, outputs, sentinels, profiled, stats, encoding, _params: params })
+        Ok(Self { gpu, bound, operations, shares, cuts, inputs, outputs, sentinels, profiled, stats, encoding, _params: params })
+    }
+
+    /// Cuts runs into submissions of at most `most` floating-point operations, or of one dispatch that has more.
+    pub(super) fn cut(&mut self, most: u64) {
+        self.cuts = cuts(&self.shares, most);
+        self.stats.submissions = self.cuts.len();
     }
 
     /// Submits `times` runs; with `read` the last submission ends with a copy of a variable.
@@ -326,5 +344,22 @@ impl GpuPlan {
             }
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DISPATCHES_A_SUBMISSION, cuts};
+
+    #[test]
+    fn submissions_are_no_longer_than_the_bound_or_a_dispatch() {
+        assert_eq!(cuts(&[1, 2, 3, 4], 100), [4]);
+        assert_eq!(cuts(&[1, 2, 3, 4], 10), [4]);
+        assert_eq!(cuts(&[1, 2, 3, 4], 3), [2, 3, 4]);
+        assert_eq!(cuts(&[9, 1, 1, 1], 3), [1, 4]);
+        assert_eq!(cuts(&[1, 2, 3, 4], 0), [1, 2, 3, 4]);
+        assert_eq!(cuts(&[0, 0, 9, 0], 0), [4], "what takes no time makes no submission longer");
+        assert_eq!(cuts(&[], 5), [0]);
+        assert_eq!(cuts(&vec![0; 10_000], 5).len(), 10_000 / DISPATCHES_A_SUBMISSION + 1);
     }
 }

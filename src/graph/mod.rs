@@ -5,6 +5,7 @@
 
 mod arena;
 mod autodiff;
+mod copy;
 mod engine;
 mod error;
 mod fuse;

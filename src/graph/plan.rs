@@ -200,6 +200,13 @@ impl Plan {
         }
     }
 
+    /// From now on a run is cut into submissions of at most `most` floating-point operations each, or of one dispatch that has more.
+    pub fn cut(&mut self, most: u64) {
+        if let Inner::Gpu(plan) = &mut self.0 {
+            plan.cut(most);
+        }
+    }
+
     /// A reader for the output `tensor`. `timed`: it tells what a run took, too.
     ///
     /// # Errors

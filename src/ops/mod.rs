@@ -65,7 +65,7 @@ pub use mse::mse;
 pub use packing::{Format, Packed, Packing, Parts};
 pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
-pub use sample::{Decoding, Sample, choose, likeliest, sample};
+pub use sample::{Decoding, Sample, StopTokens, choose, likeliest, sample};
 pub use softmax::softmax;
 pub use tokens::{hide_labels, only_places, place_tokens, replaced_labels};
 pub use view::{ROW_UNIT, concat, reshape, slice, transpose, whole_rows};

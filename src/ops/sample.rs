@@ -28,6 +28,35 @@ impl Sample {
     }
 }
 
+/// Tokens that end a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopTokens([u32; Self::MOST]);
+
+impl StopTokens {
+    /// How many there can be.
+    pub const MOST: usize = 4;
+    /// What is no token.
+    const NONE: u32 = u32::MAX;
+
+    /// Those of `tokens`, as far as there is room.
+    pub fn of(tokens: &[u32]) -> Self {
+        let mut stops = [Self::NONE; Self::MOST];
+        stops.iter_mut().zip(tokens).for_each(|(stop, &token)| *stop = token);
+        Self(stops)
+    }
+    /// None.
+    pub fn none() -> Self {
+        Self::of(&[])
+    }
+    /// Whether a text ends with `token`.
+    pub fn contains(&self, token: u32) -> bool {
+        token != Self::NONE && self.0.contains(&token)
+    }
+    fn any(&self) -> bool {
+        self.0 != [Self::NONE; Self::MOST]
+    }
+}
+
 /// `logits [R,V], rng [2], seen [R,V], steps [R], tokens [R], positions [R], history [R,N] -> [R]`, with those from the third on that
 /// the flags name; updates what was seen, and what moves on.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +69,8 @@ pub(super) struct SampleRows {
     text_rows: usize,
     /// Tokens, positions, steps and history move on.
     advance: bool,
+    /// Rows whose newest token is one of these stay.
+    stops: StopTokens,
 }
 
 /// What decoding keeps of its rows on the device.
@@ -56,6 +87,8 @@ pub struct Decoding {
     /// `[R]` u32, `[R]` u32 and `[R,N]` u32: the newest token, its position, and the tokens of the last N steps, a ring. They, and
     /// the steps, move on by a token.
     pub state: Option<[Tensor; 3]>,
+    /// A row whose newest token is one of these has ended: its position stays, and that token is all that is chosen from then on.
+    pub stops: StopTokens,
 }
 
 /// Chooses a token of each row: `logits [B,V], rng [2] u32 -> [B]` u32. `seen` `[B,V]` u32 is not 0 for tokens that the
@@ -73,7 +106,7 @@ pub fn sample(
     rule: Sample,
 ) -> Result<Tensor, OpError> {
     let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).collect();
-    let op = SampleRows { rule, seen: seen.is_some(), steps: false, text_rows: 1, advance: false };
+    let op = SampleRows { rule, seen: seen.is_some(), steps: false, text_rows: 1, advance: false, stops: StopTokens::none() };
     record_one(g, op, &inputs)
 }
 
@@ -82,9 +115,9 @@ pub fn sample(
 /// # Errors
 /// Shapes do not fit, or a setting is out of its range.
 pub fn choose(g: &mut dyn Recorder, logits: Tensor, decoding: &Decoding, rule: Sample) -> Result<Tensor, OpError> {
-    let Decoding { rng, steps, text_rows, seen, state } = *decoding;
+    let Decoding { rng, steps, text_rows, seen, state, stops } = *decoding;
     let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).chain([steps]).chain(state.into_iter().flatten()).collect();
-    record_one(g, SampleRows { rule, seen: seen.is_some(), steps: true, text_rows, advance: state.is_some() }, &inputs)
+    record_one(g, SampleRows { rule, seen: seen.is_some(), steps: true, text_rows, advance: state.is_some(), stops }, &inputs)
 }
 
 /// The likeliest token of each row, the first of equals: `logits [B,V] -> [B]` u32.
@@ -130,6 +163,10 @@ impl SampleRows {
         let first = 2 + usize::from(self.seen);
         if self.advance { (first..first + 4).collect() } else { Vec::new() }
     }
+    /// The variant of a kernel that moves decoding on.
+    fn advancing(&self, kernel: Kernel) -> Kernel {
+        kernel.with("ADVANCE", self.advance).with("STOPS", self.advance && self.stops.any())
+    }
 
     /// The end of a draw that a product's workgroups have begun: `parts` has, for each row, `slots` pairs of a value and its token.
     /// `inputs` are the operation's own.
@@ -141,14 +178,15 @@ impl SampleRows {
         let lanes = if cx.caps.software { 8 } else { LANES };
         let kernel = kernel!("sample_best")
             .with("WG", lanes)
-            .with("SUBGROUP", cx.caps.subgroup == Some(lanes))
-            .with("ADVANCE", self.advance);
+            .with("SUBGROUP", cx.caps.subgroup == Some(lanes));
+        let kernel = self.advancing(kernel);
         let state: Vec<_> = self.state().into_iter().map(|i| &inputs[i]).collect();
         let ring = state.last().map_or(1, |history| history.ty.shape.width());
         for range in cx.row_ranges(rows, 2 * slots)? {
             let mut bindings = vec![parts.rows(range.clone(), 2 * slots).read(), y.part(range.clone()).write()];
             bindings.extend(state.iter().map(|part| part.rows(range.clone(), part.ty.elements() / rows).write()));
-            cx.dispatch(kernel.clone(), &bindings, &[slots as u32, ring as u32], range.len())?;
+            let words = [&[slots as u32, ring as u32], &self.stops.0[..]].concat();
+            cx.dispatch(kernel.clone(), &bindings, &words, range.len())?;
         }
         Ok(())
     }
@@ -176,6 +214,9 @@ impl Operation for SampleRows {
                 format!("tokens, positions and history do not fit {rows} rows")
             })?;
         }
+        let width = logits.width();
+        let beyond = self.stops.0.iter().find(|&&stop| stop != StopTokens::NONE && stop as usize >= width);
+        ensure(beyond.is_none(), || format!("a text cannot end with token {} of {width}", beyond.unwrap_or(&0)))?;
         ensure(rule.temperature >= 0.0 && rule.temperature.is_finite(), || {
             format!("a temperature of {} is not a number from 0 up", rule.temperature)
         })?;
@@ -207,8 +248,8 @@ impl Operation for SampleRows {
             .with("SUBGROUP", false)
             .with("TOP_K", !greedy && rule.top_k > 0 && rule.top_k < width)
             .with("TOP_P", !greedy && rule.top_p < 1.0)
-            .with("SEEN", seen.is_some())
-            .with("ADVANCE", self.advance);
+            .with("SEEN", seen.is_some());
+        let kernel = self.advancing(kernel);
         let ring = state.last().map_or(1, |history| history.ty.shape.width());
         for range in cx.row_ranges(rows, width)? {
             let mut bindings = vec![logits.rows(range.clone(), width).read(), rng.all().read(), y.part(range.clone()).write()];
@@ -228,6 +269,7 @@ impl Operation for SampleRows {
                 rule.repetition_penalty.to_bits(),
                 ring as u32,
             ];
+            let words = [&words, &self.stops.0[..]].concat();
             cx.dispatch(kernel.clone(), &bindings, &words, range.len())?;
         }
         Ok(())
@@ -294,10 +336,13 @@ impl Reference for SampleRows {
         let rng = [inputs[1].u()[0], inputs[1].u()[1]];
         let seen = self.seen.then(|| inputs[2].u());
         let steps = self.steps_at().map(|at| inputs[at].u());
+        let newest = self.state().get(1).map(|&at| inputs[at].u());
+        // The token of a row that has ended.
+        let stop = |row: usize| newest.map(|newest| newest[row]).filter(|&token| self.stops.contains(token));
         let choose = |(row, logits): (usize, &[T])| {
             let key = [rng[0], steps.map_or(rng[1], |steps| steps[row])];
             let seen = seen.map(|seen| &seen[row * width..][..width]);
-            self.rule.choose(logits, seen, key, (row / self.text_rows) as u32) as u32
+            stop(row).unwrap_or_else(|| self.rule.choose(logits, seen, key, (row / self.text_rows) as u32) as u32)
         };
         let chosen: Vec<u32> = inputs[0].f().par_chunks(width).enumerate().map(choose).collect();
         let mut results = vec![HostTensor::uints(outputs[0].shape.clone(), chosen.clone())];
@@ -308,8 +353,9 @@ impl Reference for SampleRows {
             for (row, &id) in chosen.iter().enumerate() {
                 match kind {
                     None => data[row * width + id as usize] = 1,
-                    Some(0 | 2) => data[row] = data[row].wrapping_add(1),
+                    Some(0) => data[row] = data[row].wrapping_add(1),
                     Some(1) => data[row] = id,
+                    Some(2) => data[row] = data[row].wrapping_add(u32::from(stop(row).is_none())),
                     Some(_) => data[row * each + steps.map_or(0, |steps| steps[row] as usize) % each] = id,
                 }
             }

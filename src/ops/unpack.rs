@@ -1,6 +1,10 @@
-//! Weights in narrow storage as numbers: whole, for kernels that do not read them packed, and row by row, for look-ups.
+//! Weights in narrow storage as numbers: whole, for kernels that do not read them packed, or row by row.
 
-use super::{Lowering, OpError, Operand, Packing, Window, ensure};
+use super::{
+    Lowering, OpError, Operand, Packing, Window,
+    embedding::{Added, look_up},
+    ensure,
+};
 use crate::{
     gpu::{Access, Kernel},
     kernel,
@@ -33,25 +37,23 @@ pub(crate) fn lower_unpacking(
     to: &Operand,
     ids: Option<&Operand>,
 ) -> Result<(), OpError> {
+    if let Some(ids) = ids {
+        return look_up(cx, (from, ids), &Added::Nothing, to);
+    }
     let Some(packing) = from.storage.packing() else { return Err(OpError::new("what is to be unpacked is not packed")) };
     ensure(from.at == 0, || "a part of a packed matrix cannot be unpacked".into())?;
     let width = packing.k;
-    let unpacked = ids.map_or(rows, |ids| ids.ty.elements());
     // Numbers take as much as words do, or more.
-    for window in cx.row_ranges(rows, packing.row_words().max(if ids.is_none() { width } else { 0 }))? {
-        let places = if ids.is_some() { cx.row_ranges(unpacked, width)? } else { vec![window.clone()] };
-        for range in places {
-            let (weights, scales) = windows(from, &packing, &window);
-            let y = to.rows(range.clone(), width);
-            let vec4 = cx.vec4(width, &[&y]);
-            let units = range.len() * width.div_ceil(4);
-            let words = [units, width, packing.row_words(), packing.scale_words(), window.start, window.end, rows];
-            let mut bindings: Vec<(Window, Access)> = vec![weights.read(), y.write()];
-            bindings.extend(ids.map(|ids| ids.part(range).read()));
-            bindings.extend(scales.map(Window::read));
-            let kernel = of_format(kernel!("unpack"), &packing).with("VEC", vec4).with("PICK", ids.is_some());
-            cx.dispatch(kernel, &bindings, &words.map(|n| n as u32), units.div_ceil(LANES))?;
-        }
+    for window in cx.row_ranges(rows, packing.row_words().max(width))? {
+        let (weights, scales) = windows(from, &packing, &window);
+        let y = to.rows(window.clone(), width);
+        let vec4 = cx.vec4(width, &[&y]);
+        let units = window.len() * width.div_ceil(4);
+        let words = [units, width, packing.row_words(), packing.scale_words()];
+        let mut bindings: Vec<(Window, Access)> = vec![weights.read(), y.write()];
+        bindings.extend(scales.map(Window::read));
+        let kernel = of_format(kernel!("unpack"), &packing).with("VEC", vec4);
+        cx.dispatch(kernel, &bindings, &words.map(|n| n as u32), units.div_ceil(LANES))?;
     }
     Ok(())
 }

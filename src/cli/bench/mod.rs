@@ -2,6 +2,7 @@
 
 mod ceilings;
 mod generate;
+mod product;
 
 pub use ceilings::summary;
 

@@ -3,14 +3,16 @@
 //! verified at once.
 
 mod draft;
+mod prefix;
 mod prompt;
 mod speculate;
 
 use super::{Gpt2Config, gpt2::{Context, Gpt2, cache_name}};
 use crate::{
     graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats, Reader},
-    ops::{self, OpError, Tensor, TensorType},
+    ops::{self, HostTensor, OpError, StopTokens, Tensor, TensorType},
 };
+pub use prompt::CHUNK;
 use prompt::PromptPlan;
 use speculate::Speculation;
 use std::{
@@ -18,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How the next token is chosen.
+/// How the next token is chosen, and which end a text.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 takes the likeliest token.
@@ -31,6 +33,8 @@ pub struct Sampling {
     pub repetition_penalty: f32,
     /// Seed of the random state.
     pub seed: u32,
+    /// The last token of a text is one of these.
+    pub stops: StopTokens,
 }
 
 impl Sampling {
@@ -45,6 +49,12 @@ impl Sampling {
 pub struct GenerationStats {
     /// Tokens of all prompts.
     pub prompt_tokens: usize,
+    /// Those of them that the caches held already, or that another prompt begins with too: they did not go through the model again.
+    pub reused_tokens: usize,
+    /// Floating-point operations of the prompts' plans.
+    pub prompt_flops: u64,
+    /// Submissions for them.
+    pub prompt_submissions: usize,
     /// Time for the prompts, to the first token.
     pub prompt_time: Duration,
     /// Tokens decoded after the first, over all rows.
@@ -84,6 +94,9 @@ pub const SMOOTH: Duration = Duration::from_millis(50);
 /// No submission should take longer, lest a watchdog take it for hung.
 pub const LONGEST: Duration = Duration::from_millis(250);
 
+/// How long one is to take that is cut by the floating-point operations of its dispatches, not all of which take as long.
+const AIM: Duration = Duration::from_millis(200);
+
 /// A submission whose tokens have not been read yet.
 struct Flight {
     reader: Reader,
@@ -101,9 +114,18 @@ pub struct Generator<'a> {
     prompts: Vec<PromptPlan>,
     /// Tokens of all prompts that go through the model at once.
     chunk: usize,
+    /// Floating-point operations a second of prompts, once that is known.
+    prompt_rate: Option<f64>,
     speculation: Option<Speculation>,
     /// Tokens sampled so far, a row, as far as they have been read.
     texts: Vec<Vec<u32>>,
+    /// Rows whose text has ended with a stop token.
+    ended: Vec<bool>,
+    /// Steps of each row on the device, as far as they have been read: tokens of its text, unless that has ended.
+    steps: Vec<usize>,
+    /// The prompts that the caches began with, if they hold anything, and what of `texts` came before them.
+    held: Vec<Vec<u32>>,
+    began: Vec<usize>,
     /// Tokens of each row in the cache or on their way there, and the newest.
     lengths: Vec<usize>,
     /// Submissions under way, the oldest first, and readers that are free.
@@ -146,7 +168,7 @@ impl<'a> Generator<'a> {
         let rows = ops::reshape(&mut g, states[states.len() - 1], [batch, config.n_embd])?;
         let hidden = model.last_norm(&mut g, rows)?;
         let logits = model.head(&mut g, hidden)?;
-        state.choose(&mut g, logits, &sampling)?;
+        state.choose(&mut g, logits, &sampling, sampling.stops)?;
         let decode = engine.compile(g, &[], &PlanOptions::named("decode"))?;
         let plan = decode.stats();
         let cache_bytes = 4 * (config.n_layer * batch * 2 * config.n_embd) as u64;
@@ -168,8 +190,13 @@ impl<'a> Generator<'a> {
             decode,
             prompts: Vec::new(),
             chunk: prompt::CHUNK,
+            prompt_rate: None,
             speculation: None,
             texts: vec![Vec::new(); batch],
+            ended: vec![false; batch],
+            steps: vec![0; batch],
+            held: Vec::new(),
+            began: vec![0; batch],
             lengths: vec![0; batch],
             flights: VecDeque::new(),
             readers,
@@ -185,15 +212,20 @@ impl<'a> Generator<'a> {
         self.bound = bound.min(LONGEST);
     }
 
-    /// Decodes up to `wanted` more tokens of each row (as many numbers as rows), none beyond the cache: waits for the oldest
-    /// submission, while the device has the next one already. Returns how many tokens came, of the row that got most; 0 where there
-    /// is no room for a row that wants some, or none does. Rows that want fewer than others may get more than they want.
+    /// Decodes up to `wanted` more tokens of each row (as many numbers as rows), none beyond the cache and none after a stop token:
+    /// waits for the oldest submission, while the device has the next one already. Returns how many tokens came, of the row that got
+    /// most; 0 where there is no room for a row that wants some, or none does, or all that do have ended. Rows that want fewer than
+    /// others may get more than they want.
     ///
     /// # Errors
     /// A fault of the device.
     pub fn next(&mut self, wanted: &[usize]) -> Result<usize, GraphError> {
+        let wanted: Vec<_> = wanted.iter().zip(&self.ended).map(|(&wanted, &ended)| if ended { 0 } else { wanted }).collect();
         if self.speculation.is_some() {
-            return self.next_guessed(wanted);
+            return self.next_guessed(&wanted);
+        }
+        if self.ended.iter().all(|&ended| ended) {
+            return Ok(0);
         }
         let wanted = wanted.iter().copied().max().unwrap_or(0);
         while let Some(reader) = self.readers.pop() {
@@ -206,11 +238,15 @@ impl<'a> Generator<'a> {
         }
         let Some(flight) = self.flights.pop_front() else { return Ok(0) };
         let count = flight.tokens;
-        let time = self.take(flight.reader, count)?;
-        let wall = self.came(count * self.batch, time);
+        let (came, time) = self.take(flight.reader, count)?;
+        let wall = self.came(came.iter().sum(), time);
         let each = time.unwrap_or(wall).as_secs_f64() / count as f64;
         self.pace = ((self.bound.as_secs_f64() / each.max(1e-6)) as usize).clamp(1, RING);
-        Ok(count)
+        if each > LONGEST.as_secs_f64() {
+            // One token is too much for a submission.
+            self.decode.cut((self.stats.plan.flops as f64 * AIM.as_secs_f64() / each) as u64);
+        }
+        Ok(came.into_iter().max().unwrap_or(0))
     }
 
     /// Accounts for a submission of so many tokens, over all rows; how long it was since the last.
@@ -264,12 +300,18 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Forgets what the caches hold and goes on after `texts`, one a row, none empty.
+    /// Forgets what the caches hold and goes on after `texts`, one a row, none empty. Those that have ended stay so.
     ///
     /// # Errors
     /// As [`Generator::prompt`].
     pub fn restart(&mut self, texts: &[Vec<u32>]) -> Result<(), GraphError> {
-        self.prompt(texts)
+        self.forget();
+        self.read(texts)?;
+        if self.ended.contains(&true) {
+            let newest = self.texts.iter().map(|text| text.last().copied().unwrap_or_default()).collect();
+            self.engine.set(TOKENS, &HostTensor::uints([self.batch], newest))?;
+        }
+        Ok(())
     }
 
     /// Tokens that the cache holds.
@@ -277,9 +319,15 @@ impl<'a> Generator<'a> {
         self.capacity
     }
 
-    /// Tokens that the longest row can still take before the cache is full.
+    /// Tokens that the longest row that goes on can still take before the cache is full.
     pub fn room(&self) -> usize {
-        (self.capacity + 1).saturating_sub(self.lengths.iter().copied().max().unwrap_or(0))
+        let longest = self.lengths.iter().zip(&self.ended).filter(|(_, ended)| !**ended).map(|(&length, _)| length).max();
+        (self.capacity + 1).saturating_sub(longest.unwrap_or(0))
+    }
+
+    /// Whether the text of each row has ended with a stop token.
+    pub fn ended(&self) -> &[bool] {
+        &self.ended
     }
 
     /// All tokens sampled so far, a row each.
@@ -287,15 +335,30 @@ impl<'a> Generator<'a> {
         &self.texts
     }
 
-    /// Waits for a submission of `count` tokens and takes them from the ring; how long the device took.
-    fn take(&mut self, mut reader: Reader, count: usize) -> Result<Option<Duration>, GraphError> {
+    /// Waits for a submission of `count` tokens and takes them from the ring: how many came for each row, and how long the device took.
+    fn take(&mut self, mut reader: Reader, count: usize) -> Result<(Vec<usize>, Option<Duration>), GraphError> {
         let (ring, time) = reader.take(self.engine)?;
-        for (text, ring) in self.texts.iter_mut().zip(ring.u().chunks(RING)) {
-            let step = text.len();
-            text.extend((step..step + count).map(|step| ring[step % RING]));
-        }
         self.readers.push(reader);
-        Ok(time)
+        let rings = ring.u().chunks(RING).enumerate();
+        let came = rings.map(|(row, ring)| {
+            let first = self.steps[row];
+            self.steps[row] += count;
+            self.accept(row, (first..first + count).map(|step| ring[step % RING]))
+        });
+        Ok((came.collect(), time))
+    }
+
+    /// Adds `tokens` to the text of a row, up to the one that ends it; how many those are.
+    fn accept(&mut self, row: usize, tokens: impl IntoIterator<Item = u32>) -> usize {
+        let before = self.texts[row].len();
+        for token in tokens {
+            if self.ended[row] {
+                break;
+            }
+            self.texts[row].push(token);
+            self.ended[row] = self.sampling.stops.contains(token);
+        }
+        self.texts[row].len() - before
     }
 }
 
@@ -326,11 +389,11 @@ impl State {
         })
     }
 
-    /// Samples from `logits` `[B,V]` and moves the state on by one token.
-    fn choose(&self, g: &mut Graph, logits: Tensor, sampling: &Sampling) -> Result<(), OpError> {
+    /// Samples from `logits` `[B,V]` and moves the state on by one token; rows that one of `stops` has ended stay.
+    fn choose(&self, g: &mut Graph, logits: Tensor, sampling: &Sampling, stops: StopTokens) -> Result<(), OpError> {
         let rule = sampling.rule();
         let state = Some([self.tokens, self.positions, self.history]);
-        let decoding = ops::Decoding { rng: self.rng, steps: self.steps, text_rows: 1, seen: self.seen, state };
+        let decoding = ops::Decoding { rng: self.rng, steps: self.steps, text_rows: 1, seen: self.seen, state, stops };
         ops::choose(g, logits, &decoding, rule).map(|_| ())
     }
 }

@@ -6,7 +6,7 @@ use super::{Generator, RNG, State, draft::Drafter};
 use crate::{
     graph::{Graph, GraphError, Plan, PlanOptions, Reader},
     models::gpt2::{Context, Gpt2},
-    ops::{self, HostTensor, OpError, Tensor, TensorType},
+    ops::{self, HostTensor, OpError, StopTokens, Tensor, TensorType},
 };
 
 /// Guesses, and the plans that verify them.
@@ -66,7 +66,7 @@ impl Generator<'_> {
         let x = ops::reshape(&mut g, states[states.len() - 1], [batch * rows, config.n_embd])?;
         let hidden = model.last_norm(&mut g, x)?;
         let logits = model.head(&mut g, hidden)?;
-        let decoding = ops::Decoding { rng: state.rng, steps, text_rows: rows, seen: None, state: None };
+        let decoding = ops::Decoding { rng: state.rng, steps, text_rows: rows, seen: None, state: None, stops: StopTokens::none() };
         let chosen = ops::choose(&mut g, logits, &decoding, self.sampling.rule())?;
         let plan = self.engine.compile(g, &[chosen], &PlanOptions::named("verify"))?;
         let reader = plan.reader(chosen, true)?;
@@ -91,7 +91,7 @@ impl Generator<'_> {
         }
         let drafts: Vec<_> = drafters.iter_mut().zip(&takes).map(|(drafter, &takes)| drafter.draft((*most).min(takes.max(1) - 1))).collect();
         let [alone, together] = plans;
-        let made = if drafts.iter().all(Vec::is_empty) { alone } else { together };
+        let made = if drafts.iter().all(Vec::is_empty) { &mut *alone } else { &mut *together };
         let (batch, rows) = (self.batch, made.rows);
         let furthest = self.config.n_positions - 1;
         let (mut ids, mut places, mut steps) = (Vec::new(), Vec::new(), Vec::new());
@@ -111,12 +111,13 @@ impl Generator<'_> {
         made.plan.set(made.steps, HostTensor::uints([batch * rows], steps))?;
         made.plan.run_and_read(self.engine, 1, &mut made.reader)?;
         let (chosen, time) = made.reader.take(self.engine)?;
+        self.stats.encode_time = alone.plan.encoding() + together.plan.encoding();
         let (mut tokens, mut longest) = (0, 0);
         for (row, chosen) in chosen.u().chunks(rows).enumerate().filter(|(row, _)| takes[*row] > 0) {
             let draft = &drafts[row];
             let right = draft.iter().zip(chosen).take_while(|(guess, chosen)| guess == chosen).count();
             let came = (right + 1).min(takes[row]);
-            self.texts[row].extend_from_slice(&chosen[..came]);
+            let came = self.accept(row, chosen[..came].iter().copied());
             drafters[row].extend(&chosen[..came]);
             if !draft.is_empty() {
                 drafters[row].learn(right);
