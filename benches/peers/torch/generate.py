@@ -57,7 +57,9 @@ def main():
         )
         return out.logits[:, -1:].argmax(-1)
 
-    state = {"cache": StaticCache(config=model.config, max_cache_len=capacity) if args.static else None}
+    # Older versions make the cache's tensors at once.
+    sizes = {"max_batch_size": args.batch, "max_cache_len": capacity, "device": args.device, "dtype": TYPES[args.type]}
+    state = {"cache": StaticCache(config=model.config, **sizes) if args.static else None}
     step = torch.compile(run, mode="reduce-overhead" if cuda else "default", fullgraph=True) if args.static else run
     places = torch.arange(capacity, device=args.device)
 
@@ -80,7 +82,7 @@ def main():
     about = {"engine": f"transformers {transformers.__version__}", "torch": torch.__version__, "device": where}
     about |= {"type": args.type, "static": args.static}
     wait = torch.cuda.synchronize if cuda else lambda: None
-    with torch.inference_mode():
+    with torch.no_grad():
         generation(args, about, start, advance, lambda tokens: tokens.flatten().tolist(), wait, warm_up=3 if args.static else 2)
 
 
