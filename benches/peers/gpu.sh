@@ -55,10 +55,10 @@ training() {
 }
 generate() {
   name="$1"; seconds="$2"; shift 2
-  part "generate_$name" "$seconds" "$BIN/shaderlm" bench generate --json "$@"
+  part "generate_$name" "$seconds" "$BIN/shaderlm" bench generate "$@"
 }
 beside_transformers() {
-  batch="$1"; shift
+  batch="$1"
   part "side_generation_b$batch" 200 "$PYTHON" benches/peers/generation.py --bin "$BIN" --python "$PYTHON" --commit "$COMMIT" --size gpt2-124m \
     --batch "$batch" --tokens 200 --repeats 5 --patience 120 --contenders shaderlm:f16,torch-cuda:f16,torch-static-cuda:f16 \
     --json "$RESULTS/side_generation_b$batch.json"

@@ -29,12 +29,14 @@ if ! "$PYTHON" -c "import llama_cpp, sys; sys.exit(llama_cpp.__version__ != '$VE
     sed -i -e '/std::vector<vk::LayerSettingEXT> settings = {/,/vk::LayerSettingsCreateInfoEXT layer_setting_info(settings);/d' \
       -e 's/, extensions, &layer_setting_info)/, extensions)/' "$SOURCE/vendor/llama.cpp/ggml/src/ggml-vulkan/ggml-vulkan.cpp"
   fi
+  # What only llama.cpp's own programs need.
+  sed -i 's/set(LLAMA_BUILD_COMMON ON /set(LLAMA_BUILD_COMMON OFF /' "$SOURCE/CMakeLists.txt"
   OFF=""
   for part in LLAVA_BUILD LLAMA_BUILD_TOOLS LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_SERVER LLAMA_CURL LLAMA_OPENSSL; do
     OFF="$OFF -D$part=OFF"
   done
   PATH="$PLACE/venv/bin:$PATH" CMAKE_ARGS="-DGGML_VULKAN=ON -DGGML_NATIVE=ON $OFF" nice "$PYTHON" -m pip install -v --no-deps \
-    --no-build-isolation -C build-dir="$PLACE/build" -C build.targets=llama "$SOURCE" >"$PLACE/build.log" 2>&1 ||
+    --no-build-isolation -C build-dir="$PLACE/build" "$SOURCE" >"$PLACE/build.log" 2>&1 ||
     { grep -n "error" "$PLACE/build.log" | tail -n 20 >&2; echo "llama-cpp.sh: llama.cpp does not build; see $PLACE/build.log" >&2; exit 1; }
 fi
 "$PYTHON" benches/peers/weights.py "$FILES"

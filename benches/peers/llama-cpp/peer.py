@@ -33,12 +33,13 @@ if args.device == "vulkan":
 import llama_cpp as llama
 import numpy as np
 
-LOG = []
+LOG, DEBUG = [], 1
 
 
 @llama.llama_log_callback
 def log(level, text, _):
-    LOG.append(text.decode(errors="replace"))
+    if level != DEBUG or args.log:
+        LOG.append(text.decode(errors="replace"))
     if args.log:
         sys.stderr.write(LOG[-1])
 
@@ -64,16 +65,22 @@ def main():
     said = "".join(LOG)
     device = f"cpu, {args.threads} threads"
     if on_device:
-        found = re.search(r"using device Vulkan0 \((.*?)\)", said)
+        found = re.search(r"using device Vulkan0 \((.*?)\) \(", said)
         layers = re.search(r"offloaded (\d+)/(\d+) layers", said)
         if not found or not layers or layers[1] != layers[2]:
             raise SystemExit("llama.cpp did not put the model onto a Vulkan device: " + said[-2000:])
         device = found[1]
+        # What a binding cannot hold goes to the CPU without a word: the head, whose table is a large part of a small model.
+        there, whole = re.search(r"Vulkan0 model buffer size = +([\d.]+) MiB", said), os.path.getsize(args.model) / 2**20
+        if not there or float(there[1]) < 0.9 * whole:
+            device += "; the head on the CPU"
     memory = llama.llama_get_memory(context)
     prompt = prompts(args, vocab)[0]
 
     def decode(tokens):
-        batch = llama.llama_batch_get_one((llama.llama_token * len(tokens))(*tokens), len(tokens))
+        # A name of its own: the batch does not keep it alive.
+        ids = (llama.llama_token * len(tokens))(*tokens)
+        batch = llama.llama_batch_get_one(ids, len(tokens))
         if code := llama.llama_decode(context, batch):
             raise SystemExit(f"llama_decode gave {code}: " + "".join(LOG)[-2000:])
         return int(np.argmax(np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (vocab,))))
