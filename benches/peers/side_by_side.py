@@ -16,10 +16,12 @@ import glob
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -88,7 +90,7 @@ class Contender:
     """A program that times one case, a repetition for each line that it is given."""
 
     def __init__(self, engine, line):
-        self.engine, self.times, self.failed = engine, [], None
+        self.engine, self.lines, self.failed = engine, [], None
         self.errors = tempfile.TemporaryFile("w+", errors="replace")
         env = dict(os.environ)
         if engine == "shaderlm-cpu":
@@ -99,6 +101,11 @@ class Contender:
             )
         except OSError as error:
             self.process, self.failed = None, str(error)
+
+    @property
+    def times(self):
+        """Milliseconds of each repetition."""
+        return [line["ms"] for line in self.lines]
 
     def read(self):
         """The next JSON line; None when the program has ended."""
@@ -112,11 +119,20 @@ class Contender:
         self.failed = (panics or said or [f"ended with code {self.process.returncode}"])[-1].strip()
         return None
 
-    def start(self):
+    def start(self, patience=None):
+        """Waits until it is warmed up, for `patience` seconds at most."""
+        if self.failed:
+            return
+        timer = threading.Timer(patience or threading.TIMEOUT_MAX, self.process.kill)
+        timer.daemon = True
+        timer.start()
         while not self.failed:
             line = self.read()
             if line and line.get("ready"):
-                return line
+                break
+        timer.cancel()
+        if patience and self.process.poll() == -signal.SIGKILL:
+            self.failed = f"not warmed up after {patience:.0f} s, or killed"
 
     def repeat(self):
         if self.failed:
@@ -127,7 +143,7 @@ class Contender:
         except BrokenPipeError:
             pass  # read() says that it has ended
         if line := self.read():
-            self.times.append(line["ms"])
+            self.lines.append(line)
 
     def end(self):
         if self.process and self.process.poll() is None:
@@ -178,17 +194,20 @@ def output(*line):
         return ""
 
 
-def machine(args):
+def shaderlm(args):
+    return os.path.join(args.bin, "shaderlm") if args.bin else f"{ROOT}/target/release/shaderlm"
+
+
+def machine(args, engines):
     """Adapter, driver, versions, commit, and how busy the machine is."""
     facts = [datetime.date.today().isoformat(), f"commit {args.commit or output('git', 'rev-parse', '--short', 'HEAD') or 'unknown'}"]
-    shaderlm = os.path.join(args.bin, "shaderlm") if args.bin else f"{ROOT}/target/release/shaderlm"
-    if adapters := output(shaderlm, "devices", "--json"):
+    if adapters := output(shaderlm(args), "devices", "--json"):
         facts.append("adapters: " + ", ".join(f"{a['name']} ({a['backend']}, {a['driver']})" for a in listed(adapters)))
     facts.append(f"{platform.machine()}, {os.cpu_count()} CPUs")
-    if "torch" in args.engines:
+    if any(engine.startswith("torch") for engine in engines):
         facts.append("PyTorch " + output(args.python, "-c", "import torch; print(torch.__version__)"))
     locks = {"candle": "candle 0.11.1", "burn": "burn 0.22.1", "meganeura": "meganeura 0.3.0", "forge-ml": "forge-ml 0.3.0"}
-    facts += [version for name, version in locks.items() if name in args.engines.split(",")]
+    facts += [version for name, version in locks.items() if name in engines]
     busy = os.getloadavg()[0]
     facts.append(f"load {busy:.1f} before the run ({'busy: ratios only' if busy > 0.5 else 'quiet'})")
     return "; ".join(facts)
@@ -199,6 +218,36 @@ def listed(text):
     return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def options(parser, repeats):
+    """Those that every comparison has."""
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--bin", help="a folder of prebuilt programs: shaderlm, peer-*, and our benchmarks")
+    parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
+    parser.add_argument("--commit", help="where programs come from elsewhere")
+    parser.add_argument("--append", help="a Markdown file that the table is added to")
+    parser.add_argument("--json", help="a file for all times")
+
+
+class Report:
+    """Lines that are printed, and kept for a file."""
+
+    def __init__(self):
+        self.lines = []
+
+    def say(self, line):
+        print(line, flush=True)
+        self.lines.append(line)
+
+    def keep(self, args, facts, found):
+        """Writes what --append and --json ask for."""
+        if args.append:
+            with open(args.append, "a") as file:
+                file.write("\n" + "\n".join(self.lines) + "\n")
+        if args.json:
+            with open(args.json, "w") as file:
+                json.dump({"machine": facts, "measured": found}, file, indent=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", default="shaderlm,candle,torch,torch-compiled")
@@ -207,33 +256,20 @@ def main():
     parser.add_argument("--attentions", nargs="*", default=ATTENTIONS, metavar="BATCH,LENGTH,WIDTH,HEADS")
     for name, value in SHAPE.items():
         parser.add_argument(f"--{name}", type=int, default=value, help="of the GPT-2 in forward and train")
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--bin", help="a folder of prebuilt programs: matmul, attention, train_step, shaderlm, peer-*")
-    parser.add_argument("--python", default=sys.executable, help="the Python that has torch")
-    parser.add_argument("--commit", help="where programs come from elsewhere")
-    parser.add_argument("--append", help="a Markdown file that the table is added to")
-    parser.add_argument("--json", help="a file for all times")
+    options(parser, repeats=9)
     args = parser.parse_args()
-    lines, found = [], []
-
-    def say(line):
-        print(line, flush=True)
-        lines.append(line)
-
+    report, found = Report(), []
+    say = report.say
     say(f"### Side by side, {args.engines.replace(',', ', ')}\n")
-    say(f"{machine(args)}. {args.repeats} repetitions, in turn.\n")
+    facts = machine(args, args.engines.split(","))
+    say(f"{facts}. {args.repeats} repetitions, in turn.\n")
     say("| task | engine | median ms | quartiles | GFLOP/s | shaderlm / it |\n|---|---|---|---|---|---|")
     cases = {"matmul": args.matmuls, "attention": args.attentions}
     shape = f"V{args.vocab} T{args.context} C{args.width} L{args.layers} H{args.heads} B{args.batch}"
     for task in args.tasks.split(","):
         for case in cases.get(task, [shape]):
             side_by_side(args, task, case, say, found)
-    if args.append:
-        with open(args.append, "a") as file:
-            file.write("\n" + "\n".join(lines) + "\n")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"machine": machine(args), "measured": found}, file, indent=1)
+    report.keep(args, facts, found)
 
 
 if __name__ == "__main__":

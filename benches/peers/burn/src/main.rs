@@ -1,13 +1,17 @@
 //! Times burn on the GPT-2 and BERT shapes that shaderlm's benchmarks use, one JSON line a repetition.
 
 mod encoder;
+mod generate;
 mod model;
 #[path = "../../paced.rs"]
 mod paced;
+mod weights;
+
+use std::path::PathBuf;
 
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer};
-use burn::tensor::{Bool, Device, DeviceKind, Distribution, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, DeviceConfig, DeviceKind, Distribution, FloatDType, Int, Tensor, TensorData};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -26,6 +30,24 @@ enum Mode {
     EncoderForward,
     /// A step of masked-LM training of that BERT.
     EncoderTrain,
+    /// A prompt and what a GPT-2 writes after it, with a cache of keys and values.
+    Generate,
+}
+
+/// What floating-point tensors are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Precision {
+    F32,
+    F16,
+}
+
+impl Precision {
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        }
+    }
 }
 
 #[derive(Parser, Debug)]
@@ -55,6 +77,17 @@ struct Args {
     attention: Attention,
     #[arg(long, value_enum, default_value = "erf")]
     gelu: Gelu,
+    #[arg(long = "type", value_enum, default_value = "f32")]
+    precision: Precision,
+    /// Tokens of the prompt of --mode generate.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt_tokens: u32,
+    /// Tokens that --mode generate writes, the one that comes with the prompt included.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    tokens: u32,
+    /// Weights of --mode generate: safetensors with transformers' names; random ones by default.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
     #[command(flatten)]
     pace: Pace,
 }
@@ -92,6 +125,12 @@ fn random_ids(count: usize, vocab: u32, mut state: u64) -> Vec<i32> {
         .collect()
 }
 
+/// [1, 1, time, time], true where the key lies after the query.
+fn causal_mask(time: usize, device: &Device) -> Tensor<4, Bool> {
+    let mask: Vec<bool> = (0..time * time).map(|at| at % time > at / time).collect();
+    Tensor::from_data(TensorData::new(mask, [1, 1, time, time]), device)
+}
+
 /// A batch: ids [batch, context], positions [1, context], labels [batch * context], causal mask.
 struct Batch {
     ids: Tensor<2, Int>,
@@ -105,13 +144,11 @@ impl Batch {
         let (batch, time) = (args.batch as usize, args.context as usize);
         let tokens = |seed| random_ids(batch * time, args.vocab, seed);
         let positions: Vec<i32> = (0..time as i32).collect();
-        // The key is masked where it lies after the query.
-        let mask: Vec<bool> = (0..time * time).map(|at| at % time > at / time).collect();
         Self {
             ids: Tensor::from_data(TensorData::new(tokens(1), [batch, time]), device),
             positions: Tensor::from_data(TensorData::new(positions, [1, time]), device),
             labels: Tensor::from_data(TensorData::new(tokens(2), [batch * time]), device),
-            mask: Tensor::from_data(TensorData::new(mask, [1, 1, time, time]), device),
+            mask: causal_mask(time, device),
         }
     }
 }
@@ -210,7 +247,11 @@ fn run(args: &Args) -> Outcome<()> {
         attention: args.attention,
         gelu: args.gelu,
     };
-    let device = Device::wgpu(DeviceKind::DefaultDevice);
+    let mut device = Device::wgpu(DeviceKind::DefaultDevice);
+    if args.precision == Precision::F16 {
+        let floats = DeviceConfig::default().float_dtype(FloatDType::F16);
+        device.configure(floats).map_err(|error| format!("f16: {error:?}"))?;
+    }
     device.seed(1);
     if matches!(args.mode, Mode::Forward | Mode::All) {
         run_forward(args, &config, &device)?;
@@ -223,6 +264,9 @@ fn run(args: &Args) -> Outcome<()> {
     }
     if args.mode == Mode::EncoderTrain {
         run_encoder_train(args, &config, &device)?;
+    }
+    if args.mode == Mode::Generate {
+        generate::run(args, &config, &device)?;
     }
     if matches!(args.mode, Mode::Matmul | Mode::All) {
         run_matmul(args, &device)?;
