@@ -368,5 +368,5 @@ fn print_stats(stats: &GenerationStats, device: &str) {
         stats.submissions as f64 / stats.decoded_tokens.max(1) as f64,
         p.variable_bytes
     );
-    eprintln!("activations {} bytes planned, {} bytes in the arena", p.planned_bytes, p.peak_bytes);
+    eprintln!("activations {} bytes planned, {} bytes in the arena, {} bytes in images", p.planned_bytes, p.peak_bytes, p.image_bytes);
 }

@@ -173,7 +173,10 @@ impl GpuPlan {
                 Some(Leaf::Variable(name)) => {
                     stats.variable_bytes += bytes;
                     let variable = variables.get(name);
-                    images.extend(variable.and_then(|v| v.image.clone()).map(|image| (index, image)));
+                    if let Some(image) = variable.and_then(|v| v.image.clone()) {
+                        stats.image_bytes += bytes;
+                        images.insert(index, image);
+                    }
                     match variable.map(|v| &v.data) {
                         Some(Stored::Gpu(buffer)) => Some((buffer.clone(), 0)),
                         _ => continue,

@@ -57,7 +57,7 @@ pub struct PlanStats {
     pub planned_bytes: u64,
     /// Bytes of the arena in which they do share it.
     pub peak_bytes: u64,
-    /// Bytes of images, which products read their operands from where that is faster.
+    /// Bytes of images, which products read their operands from where that is faster, those of variables among them.
     pub image_bytes: u64,
     /// Bytes of variables that the plan uses.
     pub variable_bytes: u64,

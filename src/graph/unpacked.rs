@@ -75,7 +75,7 @@ impl Unpacked {
             }
             let rows = roots[input.root].elements / packing.k;
             let from = Operand { at: 0, ..input.clone() };
-            let unpack = |cx: &mut Lowering<'_>, copy: &Operand| lower_unpacking(cx, (&from, rows), copy, None);
+            let unpack = |cx: &mut Lowering<'_>, copy: &Operand| lower_unpacking(cx, (&from, rows), copy);
             let root = self.0.of((input.root, Storage::F32), (caps, &mut *roots), &mut dispatches, unpack)?;
             *input = Operand { root, storage: Storage::F32, ..input.clone() };
         }

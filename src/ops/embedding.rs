@@ -109,7 +109,7 @@ impl Operation for Embedding {
             std::mem::swap(&mut ids, other_ids);
             if other.storage.packing().is_some() {
                 let rows = Operand { ty: y.ty.clone(), ..cx.scratch(y.ty.elements()) };
-                lower_unpacking(cx, (other, other.ty.shape.rows()), &rows, Some(other_ids))?;
+                look_up(cx, (other, other_ids), &Added::Nothing, &rows)?;
                 added = Added::Rows(rows);
             }
         }
@@ -119,7 +119,7 @@ impl Operation for Embedding {
 }
 
 /// What is added, in lowering.
-pub(super) enum Added {
+enum Added {
     Nothing,
     Rows(Operand),
     Table(Operand, Operand),
@@ -129,7 +129,7 @@ pub(super) enum Added {
 ///
 /// # Errors
 /// A row is larger than a binding.
-pub(super) fn look_up(
+fn look_up(
     cx: &mut Lowering<'_>,
     (table, ids): (&Operand, &Operand),
     added: &Added,

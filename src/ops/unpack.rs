@@ -1,10 +1,6 @@
-//! Weights in narrow storage as numbers: whole, for kernels that do not read them packed, or row by row.
+//! Weights in narrow storage as numbers, for kernels that do not read them packed.
 
-use super::{
-    Lowering, OpError, Operand, Packing, Window,
-    embedding::{Added, look_up},
-    ensure,
-};
+use super::{Lowering, OpError, Operand, Packing, Window, ensure};
 use crate::{
     gpu::{Access, Kernel},
     kernel,
@@ -26,20 +22,11 @@ pub(super) fn of_format(kernel: Kernel, packing: &Packing) -> Kernel {
     if packing.format.scaled() { kernel.with("GROUP", packing.format.group() as u32) } else { kernel }
 }
 
-/// Writes the numbers of the packed matrix `from`, its first `rows` rows in the order in which they are stored, or only those of them
-/// that `ids` name.
+/// Writes the numbers of the packed matrix `from`, its first `rows` rows in the order in which they are stored.
 ///
 /// # Errors
 /// `from` is not packed, or a row is larger than a binding.
-pub(crate) fn lower_unpacking(
-    cx: &mut Lowering<'_>,
-    (from, rows): (&Operand, usize),
-    to: &Operand,
-    ids: Option<&Operand>,
-) -> Result<(), OpError> {
-    if let Some(ids) = ids {
-        return look_up(cx, (from, ids), &Added::Nothing, to);
-    }
+pub(crate) fn lower_unpacking(cx: &mut Lowering<'_>, (from, rows): (&Operand, usize), to: &Operand) -> Result<(), OpError> {
     let Some(packing) = from.storage.packing() else { return Err(OpError::new("what is to be unpacked is not packed")) };
     ensure(from.at == 0, || "a part of a packed matrix cannot be unpacked".into())?;
     let width = packing.k;

@@ -110,7 +110,7 @@ impl Run<'_> {
         let s = trainer.stats();
         eprintln!(
             "{} on {}: {} parameters, {} dispatches in {} submissions a step, {:.3} GFLOP; {} bytes of activations planned, \
-             {} bytes in the arena, {} bytes of parameters and optimizer state",
+             {} bytes in the arena, {} bytes in images, {} bytes of parameters and optimizer state",
             self.models.iter().map(|model| model.config.kind()).next().unwrap_or_default(),
             engine.device_name(),
             self.parameters.iter().map(|p| p.shape.elements()).sum::<usize>(),
@@ -119,6 +119,7 @@ impl Run<'_> {
             s.flops as f64 / 1e9,
             s.planned_bytes,
             s.peak_bytes,
+            s.image_bytes,
             s.variable_bytes
         );
     }

@@ -224,7 +224,7 @@ fn lower_many(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -
         Some(storage) => Operand { storage, ..packed },
         None => {
             let copy = cx.scratch(s.n * s.k);
-            cx.besides(|cx| lower_unpacking(cx, (&packed, s.n), &copy, None))?;
+            cx.besides(|cx| lower_unpacking(cx, (&packed, s.n), &copy))?;
             copy
         }
     };
