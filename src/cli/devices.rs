@@ -38,7 +38,7 @@ impl Devices {
                     "kind": format!("{:?}", adapter.info.device_type), "memory_bytes": memory,
                     "f16": c.f16, "subgroup": c.subgroup,
                     "timestamps": features.contains(wgpu::Features::TIMESTAMP_QUERY),
-                    "cooperative_matrices": c.cooperative,
+                    "cooperative_matrices": c.cooperative, "images": c.images,
                     "max_binding_bytes": c.max_binding, "max_buffer_bytes": c.max_buffer,
                     "max_workgroups": c.max_groups, "kernels": kernels, "ceilings": ceilings,
                 });
@@ -95,10 +95,12 @@ fn kernels(c: &shaderlm::gpu::Capabilities) -> Vec<String> {
         None => "reductions in workgroup memory".into(),
     };
     if c.software {
-        vec!["matmul_direct (from storage)".into(), "matmul_dot (one row by the head)".into(), reduction]
+        let from = if c.images { "images" } else { "buffers" };
+        vec![format!("matmul_direct (from {from})"), format!("matmul_packed (a token at a time, from {from})"), reduction]
     } else {
         vec![
             "matmul_tiled (64x64 in workgroup memory)".into(),
+            "matmul_packed (up to 16 tokens at a time)".into(),
             "matmul_rows and matmul_dot (up to 8 rows)".into(),
             reduction,
         ]

@@ -198,10 +198,12 @@ impl Gpu {
         let fixed_subgroup = found.info.subgroup_min_size == found.info.subgroup_max_size;
         let driver = format!("{} {}", found.info.driver, found.info.driver_info).trim().to_owned();
         let software = found.info.device_type == wgpu::DeviceType::Cpu && allowed("software");
+        let images = software && loads_lane_by_lane(&driver) && allowed("images");
+        let from = if images { ", images" } else { "" };
         let caps = Capabilities {
             backend: found.info.backend.to_string(),
             software,
-            images: software && loads_lane_by_lane(&driver) && allowed("images"),
+            images,
             max_image: image::largest(limits.max_texture_dimension_2d),
             subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP))
                 .then_some(found.info.subgroup_min_size),
@@ -213,7 +215,7 @@ impl Gpu {
             max_bindings: limits.max_storage_buffers_per_shader_stage as usize,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
-            tuning: Arc::new(Tuning::open(format!("{}, {}, {}, {features:?}", found.info.name, found.info.backend, driver), options.autotune)),
+            tuning: Arc::new(Tuning::open(format!("{}, {}, {driver}, {features:?}{from}", found.info.name, found.info.backend), options.autotune)),
             driver,
             timestamps: Timestamps::of(features),
             cooperative: if features.contains(matrices) { cooperative::offered(&found.adapter) } else { Vec::new() },
