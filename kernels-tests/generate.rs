@@ -386,17 +386,17 @@ fn long_text(count: usize) -> serde_json::Value {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     assert!(child.wait().unwrap().success());
-    // The beginning is compiling; the end, printing and taking down.
-    let (halfway, end) = (resident[resident.len() / 2], resident[resident.len() * 9 / 10]);
-    eprintln!("{count} tokens: {halfway} kB halfway, {end} kB at the end");
-    assert!(end < halfway + 4096, "{count} tokens: {halfway} kB halfway, {end} kB at the end");
+    // The beginning is compiling, on a slow machine half of it; the end, printing and taking down.
+    let (middle, end) = (resident[resident.len() * 2 / 3], resident[resident.len() * 19 / 20]);
+    eprintln!("{count} tokens: {middle} kB after two thirds of the time, {end} kB at the end");
+    assert!(end < middle + 4096, "{count} tokens: {middle} kB after two thirds of the time, {end} kB at the end");
     crate::cli::json(&reader.join().unwrap())["ids"].clone()
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_long_text_takes_no_more_memory() {
-    assert_eq!(long_text(3000).as_array().unwrap().len(), 3000);
+    assert_eq!(long_text(5000).as_array().unwrap().len(), 5000);
 }
 
 #[cfg(target_os = "linux")]
