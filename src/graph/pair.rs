@@ -2,7 +2,10 @@
 
 use super::record::{Graph, Node};
 use crate::ops::{Link, Recorder, Tensor};
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 /// `nodes` after pairing. `kept` are tensors that the host reads, which must go on existing.
 ///
@@ -10,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 pub(super) fn paired(g: &Graph, mut nodes: Vec<Node>, kept: &[Tensor]) -> Vec<Node> {
     let mut place = 0;
     while place < nodes.len() {
-        if let Some(pair) = nodes[place].outputs.len().checked_sub(1).and_then(|_| find(g, &nodes, place, kept)) {
+        if let Some(pair) = find(g, &nodes, place, kept) {
             place = apply(&mut nodes, place, pair);
         }
         place += 1;
@@ -32,6 +35,9 @@ struct Pair {
 fn find(g: &Graph, nodes: &[Node], first: usize, kept: &[Tensor]) -> Option<Pair> {
     let node = &nodes[first];
     let (result, saved) = node.outputs.split_first()?;
+    if saved.is_empty() {
+        return None;
+    }
     // All that is saved is for the second half alone.
     let reads_saved = |n: &Node| n.inputs.iter().any(|i| saved.contains(i));
     let mut readers = (first + 1..nodes.len()).filter(|&i| reads_saved(&nodes[i]));
@@ -46,12 +52,11 @@ fn find(g: &Graph, nodes: &[Node], first: usize, kept: &[Tensor]) -> Option<Pair
     let before = makers(nodes, first..second, &others)?;
     // What is read earlier than it was must be the same there.
     let memory = Memory::of(g, nodes);
-    let updated: HashSet<_> = nodes[first..second].iter().flat_map(|n| n.op.updates().into_iter().map(|u| memory.of_tensor(n.inputs[u]))).collect();
-    let moved = before.iter().map(|&i| &nodes[i]).chain([next]);
-    for n in moved {
-        if !n.op.updates().is_empty() || n.inputs.iter().any(|&t| updated.contains(&memory.of_tensor(t))) {
-            return None;
-        }
+    let updates = |n: &Node| n.op.updates().into_iter().map(|i| memory.of_tensor(n.inputs[i])).collect::<Vec<_>>();
+    let updated: HashSet<_> = nodes[first..second].iter().flat_map(updates).collect();
+    let stays = |n: &Node| n.op.updates().is_empty() && n.inputs.iter().all(|&t| !updated.contains(&memory.of_tensor(t)));
+    if !before.iter().map(|&i| &nodes[i]).chain([next]).all(stays) {
+        return None;
     }
     let mut outputs = vec![*result];
     outputs.extend_from_slice(&next.outputs);
@@ -65,7 +70,7 @@ fn link(node: &Node, tensor: Tensor) -> Link {
 }
 
 /// Places within `between`, in order, of the nodes that `wanted` are made by, directly or not; `None` if the first of them is one.
-fn makers(nodes: &[Node], between: std::ops::Range<usize>, wanted: &[Tensor]) -> Option<Vec<usize>> {
+fn makers(nodes: &[Node], between: Range<usize>, wanted: &[Tensor]) -> Option<Vec<usize>> {
     let mut needed: HashSet<_> = wanted.iter().copied().collect();
     let mut found = Vec::new();
     for place in between.clone().rev() {

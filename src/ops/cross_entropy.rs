@@ -124,8 +124,10 @@ fn lower_rows(cx: &mut Lowering<'_>, rule: Rule, losses: &Operand, lse: &Operand
     let kernel = row_kernel(cx, kernel!("cross_entropy"), width);
     for range in cx.row_ranges(rows, width)? {
         let [labels, losses, lse] = [&labels, losses, lse].map(|t| t.part(range.clone()));
-        let windows = [x.rows(range.clone(), width).read(), labels.read(), losses.write(), lse.write()];
-        cx.dispatch(kernel.clone(), &windows, &[width as u32, rule.classes(&x.ty) as u32, rule.ignore], range.len())?;
+        let logits = x.rows(range.clone(), width);
+        let kernel = kernel.clone().with("VEC", cx.vec4(width, &[&logits]));
+        let windows = [logits.read(), labels.read(), losses.write(), lse.write()];
+        cx.dispatch(kernel, &windows, &[width as u32, rule.classes(&x.ty) as u32, rule.ignore], range.len())?;
     }
     Ok(())
 }
@@ -291,6 +293,6 @@ impl Operation for CrossEntropyBackward {
 impl Reference for CrossEntropyBackward {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let (dy, all) = (inputs[3].f(), inputs.get(4).map(|count| inputs[3].f()[0] / count.f()[0]));
-        vec![reference_gradient(&inputs, self.rule, inputs[2].f(), |row| all.unwrap_or(dy[row]))]
+        vec![reference_gradient(&inputs, self.rule, inputs[2].f(), |row| all.unwrap_or_else(|| dy[row]))]
     }
 }

@@ -40,15 +40,17 @@ impl Operation for CrossEntropyWithGradient {
         cx.besides(|cx| counted_mean::lower_count(cx, &labels, &count, ignore))?;
         let kernel = row_kernel(cx, kernel!("cross_entropy_gradient"), width);
         for range in cx.row_ranges(rows, width)? {
+            let (logits, gradient) = (x.rows(range.clone(), width), dx.rows(range.clone(), width));
+            let kernel = kernel.clone().with("VEC", cx.vec4(width, &[&logits, &gradient]));
             let windows = [
-                x.rows(range.clone(), width).read(),
+                logits.read(),
                 labels.part(range.clone()).read(),
                 dy.all().read(),
                 count.all().read(),
                 losses.part(range.clone()).write(),
-                dx.rows(range.clone(), width).write(),
+                gradient.write(),
             ];
-            cx.dispatch(kernel.clone(), &windows, &[width as u32, self.rule.classes(&x.ty) as u32, ignore], range.len())?;
+            cx.dispatch(kernel, &windows, &[width as u32, self.rule.classes(&x.ty) as u32, ignore], range.len())?;
         }
         // It counts again, in the same turn.
         cx.besides(|cx| counted_mean::lower(cx, [&losses, &labels, &loss, &count], ignore))
