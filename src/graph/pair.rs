@@ -69,7 +69,8 @@ fn link(node: &Node, tensor: Tensor) -> Link {
     at(&node.inputs).map(Link::Input).or_else(|| at(&node.outputs).map(Link::Output)).unwrap_or(Link::Other)
 }
 
-/// Places within `between`, in order, of the nodes that `wanted` are made by, directly or not; `None` if the first of them is one.
+/// Places within `between`, in order, of the nodes that `wanted` are made by, directly or not; `None` if the first of `between` is
+/// one.
 fn makers(nodes: &[Node], between: Range<usize>, wanted: &[Tensor]) -> Option<Vec<usize>> {
     let mut needed: HashSet<_> = wanted.iter().copied().collect();
     let mut found = Vec::new();

@@ -149,7 +149,12 @@ pub(super) fn reference_rows<T: Real>(inputs: &[HostTensor<T>], rule: Rule) -> (
 }
 
 /// The gradient of the logits; `factor` is the gradient of a row's loss.
-pub(super) fn reference_gradient<T: Real>(inputs: &[HostTensor<T>], rule: Rule, lse: &[T], factor: impl Fn(usize) -> T) -> HostTensor<T> {
+pub(super) fn reference_gradient<T: Real>(
+    inputs: &[HostTensor<T>],
+    rule: Rule,
+    lse: &[T],
+    factor: impl Fn(usize) -> T,
+) -> HostTensor<T> {
     let (logits, labels) = (&inputs[0], inputs[1].u());
     let (width, classes) = (logits.shape.width(), rule.classes(&logits.ty()));
     let mut dx = Vec::with_capacity(logits.f().len());

@@ -1,5 +1,5 @@
-//! The mean cross-entropy and its gradient together: what a training step's plan makes of the two. Logits are read once from memory
-//! and once from a cache, instead of twice from memory.
+//! The mean cross-entropy and its gradient together: what a training step's plan makes of the two. Logits are read once from
+//! memory and once from a cache, instead of twice from memory.
 
 use super::{
     cross_entropy::{Rule, reference_gradient, reference_rows, row_kernel, rows_of},
