@@ -109,7 +109,7 @@ pub(super) fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpErro
 /// `kernel`, which goes over a row with a workgroup, and reduces: on GPUs as wide as goes where rows are long, so that few are under
 /// way at once and what is read again is still in a cache.
 pub(super) fn row_kernel(cx: &Lowering<'_>, kernel: Kernel, width: usize) -> Kernel {
-    let widest = cx.caps.max_invocations.min(MOST_LANES).max(1);
+    let widest = cx.caps.max_invocations.min(MOST_LANES);
     if cx.caps.software || width < LONG_ROW || widest < PORTABLE_LANES {
         return cx.reducing(kernel, PORTABLE_LANES).0;
     }
