@@ -9,7 +9,7 @@ mod common;
 use clap::{Parser, ValueEnum};
 use common::{Case, Figure, Numbers, Output, Report, Shape, noise, run_plan};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions},
+    graph::{Engine, Graph, PlanOptions, gradients},
     ops::{self, AdamW, Gelu, HostTensor, OpError, Recorded, Recorder, Tensor, TensorType},
 };
 use std::error::Error;
@@ -113,6 +113,24 @@ impl Moves<'_> {
             self.case(" backward", self.backward, run_plan(backward)),
         ])
     }
+
+    /// Those, and both passes in one plan, where operations may be paired.
+    fn cases_and_both<'c>(&self, engine: &mut Engine) -> Result<Vec<Case<'c>>, Box<dyn Error>> {
+        let mut cases = self.cases(engine)?;
+        let mut g = Graph::new();
+        let inputs: Vec<_> = self.inputs.iter().map(|(value, _)| g.input("x", type_of(value))).collect();
+        let y = (self.record)(&mut g, &inputs)?;
+        let wanted: Vec<_> = inputs.iter().zip(&self.inputs).filter(|(_, (_, wanted))| *wanted).map(|(&t, _)| t).collect();
+        let mut outputs = vec![y];
+        outputs.extend(gradients(&mut g, y, &wanted)?.into_iter().flatten());
+        let mut plan = engine.compile(g, &outputs, &PlanOptions::default())?;
+        for (input, (value, _)) in inputs.iter().zip(&self.inputs) {
+            plan.set(*input, value.clone())?;
+        }
+        // What the forward pass reads the backward pass need not read again.
+        cases.push(self.case(" both", self.backward, run_plan(plan)));
+        Ok(cases)
+    }
 }
 
 fn floats(shape: &[usize], seed: u32) -> HostTensor<f32> {
@@ -160,7 +178,7 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
             backward: 2 * rows * s.vocab + 2 * rows,
             record: &|g, i| ops::cross_entropy(g, i[0], i[1], ops::IGNORE),
         }
-        .cases(engine),
+        .cases_and_both(engine),
         What::Gelu => Moves {
             name: "GELU",
             model,

@@ -1,10 +1,109 @@
 //! Cross-entropy, by rows and its mean.
 
-use crate::harness::{AWKWARD, Bound, Case, engine};
+use crate::harness::{AWKWARD, Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
-    graph::{Graph, PlanOptions, gradients},
-    ops::{self, HostTensor, IGNORE, Tensor, TensorType},
+    graph::{Graph, PlanOptions, gradients, kernels},
+    ops::{self, HostTensor, IGNORE, Sgd, Tensor, TensorType},
 };
+
+/// How many dispatches of `wanted` are of the kernel that does both passes, of the forward kernel and of the backward one.
+fn passes(g: &Graph, wanted: &[Tensor], options: &PlanOptions) -> [usize; 3] {
+    let engine = engine();
+    let labels: Vec<_> = kernels(g, wanted, engine.capabilities().unwrap(), options).unwrap().iter().map(|k| k.label()).collect();
+    ["cross_entropy_gradient", "cross_entropy", "cross_entropy_backward"]
+        .map(|name| labels.iter().filter(|label| label.split('{').next() == Some(name)).count())
+}
+
+/// The loss, and three times the gradient.
+fn both(c: &mut Case, logits: Tensor, labels: Tensor, classes: usize) -> [Tensor; 2] {
+    let loss = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+    let scaled = ops::scale(&mut c.g, loss, 3.0).unwrap();
+    [loss, gradients(&mut c.g, scaled, &[logits]).unwrap()[0].unwrap()]
+}
+
+#[test]
+fn both_passes_in_one_kernel_or_two() {
+    for width in AWKWARD.into_iter().chain([8, 1088, 1601, 4096, 4100, 9001]) {
+        for classes in [width, width.div_ceil(2), width - width / 7] {
+            for (rows, no_fusion, hardware) in
+                [(1, false, false), (9, false, false), (9, true, false), (9, false, true), (9, true, true)]
+            {
+                let (mut c, logits, labels) = case(rows, width);
+                // Labels beyond the classes take the last of them.
+                let wanted = both(&mut c, logits, labels, classes);
+                let options = PlanOptions { no_fusion, ..PlanOptions::default() };
+                assert_eq!(passes(&c.g, &wanted, &options), if no_fusion { [0, 1, 1] } else { [1, 0, 0] });
+                let engine = if hardware { engine_as_hardware() } else { engine() };
+                let what = format!("[{rows},{width}], {classes} classes, no fusion {no_fusion}, as hardware {hardware}");
+                c.check_with(engine, options, &what, &wanted, Bound::Elementwise);
+            }
+        }
+    }
+}
+
+#[test]
+fn losses_that_are_added_and_scaled_by_a_variable_are_paired() {
+    let mut c = Case::new();
+    let scale = c.variable("scale", HostTensor::floats([3], vec![8.0, 0.0, 0.0]));
+    let (mut wanted, mut sum, mut from) = (Vec::new(), None, Vec::new());
+    for (rows, width) in [(9, 64), (5, 2)] {
+        let logits = c.input([rows, width]);
+        let labels = c.random_ids([rows], width as u32);
+        let loss = ops::cross_entropy(&mut c.g, logits, labels, IGNORE).unwrap();
+        sum = Some(match sum {
+            Some(sum) => ops::add(&mut c.g, sum, loss).unwrap(),
+            None => loss,
+        });
+        from.push(logits);
+    }
+    let sum = sum.unwrap();
+    let one = ops::slice(&mut c.g, scale, 0, 0..1).unwrap();
+    let one = ops::reshape(&mut c.g, one, []).unwrap();
+    let scaled = ops::mul(&mut c.g, sum, one).unwrap();
+    wanted.extend(gradients(&mut c.g, scaled, &from).unwrap().into_iter().flatten());
+    wanted.push(sum);
+    let norm = ops::global_norm(&mut c.g, &wanted[..2]).unwrap();
+    ops::loss_scale(&mut c.g, norm, scale, None).unwrap();
+    assert_eq!(passes(&c.g, &wanted, &PlanOptions::default()), [2, 0, 0]);
+    c.check("two losses", &wanted, Bound::Elementwise);
+}
+
+#[test]
+fn passes_stay_apart_where_something_is_between_them() {
+    // The loss's gradient is a function of the loss.
+    let (mut c, logits, labels) = case(9, 65);
+    let loss = ops::cross_entropy(&mut c.g, logits, labels, IGNORE).unwrap();
+    let square = ops::mul(&mut c.g, loss, loss).unwrap();
+    let dx = gradients(&mut c.g, square, &[logits]).unwrap()[0].unwrap();
+    assert_eq!(passes(&c.g, &[dx], &PlanOptions::default()), [0, 1, 1]);
+    c.check("a squared loss", &[loss, dx], Bound::Elementwise);
+
+    // The host wants what the forward pass saves.
+    let (mut c, logits, labels) = case(9, 65);
+    let loss = ops::cross_entropy(&mut c.g, logits, labels, IGNORE).unwrap();
+    let mut wanted = c.g.nodes()[c.g.nodes().len() - 1].outputs.clone();
+    wanted.extend(gradients(&mut c.g, loss, &[logits]).unwrap().into_iter().flatten());
+    assert_eq!(passes(&c.g, &wanted, &PlanOptions::default()), [0, 1, 1]);
+    c.check("with the log-sum-exps", &wanted, Bound::Elementwise);
+
+    // What the loss is multiplied by has changed before the backward pass reads it, through a view or not.
+    for view in [false, true] {
+        let (mut c, logits, labels) = case(9, 65);
+        let scale = c.variable("scale", HostTensor::floats([1], vec![8.0]));
+        let hyper = c.feed([3], vec![0.5, 1.0, 1.0]);
+        let grad = c.feed([1], vec![1.0]);
+        let loss = ops::cross_entropy(&mut c.g, logits, labels, IGNORE).unwrap();
+        let loss = ops::reshape(&mut c.g, loss, [1]).unwrap();
+        let by = if view { ops::slice(&mut c.g, scale, 0, 0..1).unwrap() } else { scale };
+        let scaled = ops::mul(&mut c.g, loss, by).unwrap();
+        ops::sgd(&mut c.g, scale, grad, None, hyper, None, Sgd { momentum: 0.0, weight_decay: 0.0, rate_scale: 1.0 }).unwrap();
+        let dx = gradients(&mut c.g, scaled, &[logits]).unwrap()[0].unwrap();
+        assert_eq!(passes(&c.g, &[dx], &PlanOptions::default()), [0, 1, 1]);
+        if !view {
+            c.check("a scale that changes", &[scaled, dx], Bound::Elementwise);
+        }
+    }
+}
 
 /// Logits and labels; every fifth row from the fourth on is ignored.
 fn case(rows: usize, width: usize) -> (Case, Tensor, Tensor) {

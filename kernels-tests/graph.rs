@@ -2,7 +2,7 @@
 
 use crate::harness::{engine, nmse, settings};
 use shaderlm::{
-    graph::{Engine, Graph, PlanOptions, PlanStats, gradients},
+    graph::{Engine, Graph, PlanOptions, PlanStats, gradients, kernels},
     models::{
         Dropout, Gpt2Config, Mode, Parameter,
         gpt2::{Gpt2, parameters},
@@ -30,6 +30,13 @@ fn run(engine: &mut Engine, recompute: bool, options: &PlanOptions) -> (Vec<Vec<
         parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let mut wanted = vec![loss];
     wanted.extend(gradients(&mut g, loss, &list).unwrap().into_iter().map(Option::unwrap));
+    if let Some(caps) = engine.capabilities() {
+        // The loss and its gradient are one kernel, or two.
+        let labels: Vec<_> = kernels(&g, &wanted, caps, options).unwrap().iter().map(|kernel| kernel.label()).collect();
+        let found = ["cross_entropy_gradient", "cross_entropy", "cross_entropy_backward"]
+            .map(|name| labels.iter().filter(|label| label.split('{').next() == Some(name)).count());
+        assert_eq!(found, if options.no_fusion { [0, 1, 1] } else { [1, 0, 0] });
+    }
     let mut plan = engine.compile(g, &wanted, options).unwrap();
     plan.set(ids, HostTensor::uints(shape, (0..256).map(|i| i * 7 % 50).collect())).unwrap();
     plan.set(targets, HostTensor::uints(shape, (0..256).map(|i| (i * 11 + 3) % 50).collect())).unwrap();

@@ -179,6 +179,26 @@ fn cross_entropy_and_its_gradient() {
 }
 
 #[test]
+fn cross_entropy_with_its_gradient() {
+    for vocab in [1, 5, 300, 4100] {
+        for engine in [engine(), engine_as_hardware()] {
+            let mut c = Case::new();
+            let logits = half(&mut c, [6, vocab]);
+            let labels = c.random_ids([6], vocab as u32);
+            let loss = ops::cross_entropy(&mut c.g, logits, labels, ops::IGNORE).unwrap();
+            let grad = shaderlm::graph::gradients(&mut c.g, loss, &[logits]).unwrap()[0].unwrap();
+            let grad = ops::scale(&mut c.g, grad, 1.0).unwrap();
+            let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
+            let labels: Vec<_> =
+                kernels(&c.g, &[loss, grad], engine.capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
+            let both = labels.iter().find(|label| label.starts_with("cross_entropy_gradient{")).unwrap();
+            assert!(both.contains("T1=f16") && both.contains("T6=f16"), "{both}");
+            c.check_with(engine, options, &format!("both passes over {vocab}"), &[loss, grad], ROUNDING);
+        }
+    }
+}
+
+#[test]
 fn an_odd_number_of_elements_from_the_middle() {
     // Windows that begin in the middle of an aligned piece, of an odd length.
     check("an odd row of a stored matrix", &["T1=f16"], |c| {

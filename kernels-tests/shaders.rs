@@ -422,14 +422,14 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 56] = [
+const TESTED_IN: [(&str, &str); 57] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("attention", "attention"),
     ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
     ("counted_mean", "cross_entropy"), ("cross_entropy", "cross_entropy"),
-    ("cross_entropy_backward", "cross_entropy"), ("dropout", "dropout"),
+    ("cross_entropy_backward", "cross_entropy"), ("cross_entropy_gradient", "cross_entropy"), ("dropout", "dropout"),
     ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
     ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
     ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),

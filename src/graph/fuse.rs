@@ -4,9 +4,9 @@ use super::record::{Graph, Node};
 use crate::ops::{Recorder, Tensor};
 use std::collections::HashMap;
 
-/// The live nodes of `g` after fusion. `kept` are tensors that the host reads, which must go on existing.
-pub(super) fn fused(g: &Graph, live: &[usize], kept: &[Tensor]) -> Vec<Node> {
-    let mut nodes: Vec<Option<Node>> = live.iter().map(|&i| Some(g.nodes()[i].clone())).collect();
+/// `nodes` of `g` after fusion. `kept` are tensors that the host reads, which must go on existing.
+pub(super) fn fused(g: &Graph, nodes: Vec<Node>, kept: &[Tensor]) -> Vec<Node> {
+    let mut nodes: Vec<Option<Node>> = nodes.into_iter().map(Some).collect();
     let mut consumers: HashMap<Tensor, Vec<usize>> = HashMap::new();
     for (place, node) in nodes.iter().flatten().enumerate() {
         for &input in &node.inputs {

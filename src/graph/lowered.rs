@@ -5,6 +5,7 @@ use super::{
     fuse,
     half::{Roundings, storages},
     host::live_nodes,
+    pair,
     record::{Graph, Leaf, Node, Source},
     unpacked::{self, Unpacked},
 };
@@ -107,11 +108,10 @@ pub(super) fn lower(
         return Err(GraphError::Precision(caps.name.clone()));
     }
     let live = live_nodes(g, outputs);
-    let nodes = if options.no_fusion {
-        live.iter().map(|&i| g.nodes()[i].clone()).collect()
-    } else {
-        fuse::fused(g, &live, outputs)
-    };
+    let mut nodes: Vec<_> = live.iter().map(|&i| g.nodes()[i].clone()).collect();
+    if !options.no_fusion {
+        nodes = fuse::fused(g, pair::paired(g, nodes, outputs), outputs);
+    }
     let (mut roots, mut operands) = place(g, &nodes, outputs)?;
     if options.precision == Precision::Mixed {
         for (root, storage) in storages(&nodes, &roots, &operands, outputs, &options.halves).into_iter().enumerate() {

@@ -13,6 +13,7 @@ mod gpu_plan;
 mod half;
 mod host;
 mod lowered;
+mod pair;
 mod plan;
 mod profile;
 mod reader;

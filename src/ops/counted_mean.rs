@@ -15,11 +15,26 @@ pub(super) fn lower(
     [losses, labels, loss, count]: [&Operand; 4],
     ignore: u32,
 ) -> Result<(), OpError> {
+    add_up(cx, [labels, count], Some([losses, loss]), ignore)
+}
+
+/// Lowers the number of `labels` that are not `ignore` into `count` `[1]`.
+pub(super) fn lower_count(cx: &mut Lowering<'_>, labels: &Operand, count: &Operand, ignore: u32) -> Result<(), OpError> {
+    add_up(cx, [labels, count], None, ignore)
+}
+
+fn add_up(
+    cx: &mut Lowering<'_>,
+    [labels, count]: [&Operand; 2],
+    mean: Option<[&Operand; 2]>,
+    ignore: u32,
+) -> Result<(), OpError> {
     let n = labels.ty.elements();
     // Losses and counts are added up by parts, and then over the parts.
     let parts = n.div_ceil(PART).max(1);
-    let (sums, counts) = if parts > 1 { (cx.scratch(parts), cx.scratch(parts)) } else { (loss.clone(), count.clone()) };
-    let (kernel, _) = cx.reducing(kernel!("counted_mean"), PORTABLE_LANES);
+    let mut of_parts = |all: &Operand| if parts > 1 { cx.scratch(parts) } else { all.clone() };
+    let (counts, sums) = (of_parts(count), mean.map(|[_, loss]| of_parts(loss)));
+    let (kernel, _) = cx.reducing(kernel!("counted_mean").with("MEAN", mean.is_some()), PORTABLE_LANES);
     let nan = f32::NAN.to_bits();
     let first = kernel.clone().with("FIRST", true).with("LAST", parts == 1);
     let most = (cx.max_elements() / PART).max(1);
@@ -27,16 +42,17 @@ pub(super) fn lower(
         let end = parts.min(start + most);
         let range = start * PART..n.min(end * PART);
         let params = [range.len() as u32, PART as u32, ignore, nan];
-        let windows = [
-            losses.part(range.clone()).read(),
-            labels.part(range).read(),
-            sums.part(start..end).write(),
-            counts.part(start..end).write(),
-        ];
+        let mut windows = vec![labels.part(range.clone()).read(), counts.part(start..end).write()];
+        if let (Some([losses, _]), Some(sums)) = (mean, &sums) {
+            windows.extend([losses.part(range).read(), sums.part(start..end).write()]);
+        }
         cx.dispatch(first.clone(), &windows, &params, end - start)?;
     }
     if parts > 1 {
-        let windows = [sums.all().read(), counts.all().read(), loss.all().write(), count.all().write()];
+        let mut windows = vec![counts.all().read(), count.all().write()];
+        if let (Some([_, loss]), Some(sums)) = (mean, &sums) {
+            windows.extend([sums.all().read(), loss.all().write()]);
+        }
         let params = [parts as u32, parts as u32, ignore, nan];
         cx.dispatch(kernel.with("FIRST", false).with("LAST", true), &windows, &params, 1)?;
     }

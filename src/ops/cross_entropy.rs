@@ -1,22 +1,26 @@
 //! Cross-entropy of logits and labels, fused with log-softmax: no probabilities in memory.
 
-use super::*;
+use super::{cross_entropy_gradient::CrossEntropyWithGradient, *};
+use crate::gpu::Kernel;
 
 /// The label that conventionally stands for "no label here": transformers' -100.
 pub const IGNORE: u32 = u32::MAX;
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 128;
+/// Rows of so many logits are long, and the most lanes that go over one.
+const LONG_ROW: usize = 4096;
+const MOST_LANES: u32 = 1024;
 /// Logits that one workgroup of the gradient handles.
 const WIDTH_PART: usize = 1024;
 
 /// What counts.
-#[derive(Debug, Clone, Copy)]
-struct Rule {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rule {
     /// The label of rows that do not.
-    ignore: u32,
+    pub ignore: u32,
     /// The first so many logits of a row, if not all.
-    classes: Option<usize>,
+    pub classes: Option<usize>,
 }
 
 impl Rule {
@@ -24,7 +28,7 @@ impl Rule {
         Self { ignore, classes: None }
     }
 
-    fn classes(self, logits: &TensorType) -> usize {
+    pub fn classes(self, logits: &TensorType) -> usize {
         self.classes.unwrap_or(logits.shape.width())
     }
 }
@@ -90,7 +94,7 @@ pub fn cross_entropy_rows(
 }
 
 /// The shape rule that both have; returns the labels' shape.
-fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpError> {
+pub(super) fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpError> {
     expect(inputs, "fu")?;
     let (logits, labels) = (&inputs[0].shape, &inputs[1].shape);
     ensure(logits.rank() > 0 && logits.width() > 0, || "there is no last dimension to go over".into())?;
@@ -102,15 +106,28 @@ fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpError> {
     Ok(labels.clone())
 }
 
+/// `kernel`, which goes over a row with a workgroup, and reduces: on GPUs as wide as goes where rows are long, so that few are under
+/// way at once and what is read again is still in a cache.
+pub(super) fn row_kernel(cx: &Lowering<'_>, kernel: Kernel, width: usize) -> Kernel {
+    let widest = cx.caps.max_invocations.min(MOST_LANES);
+    if cx.caps.software || width < LONG_ROW || widest < PORTABLE_LANES {
+        return cx.reducing(kernel, PORTABLE_LANES).0;
+    }
+    // The reductions halve the lanes.
+    kernel.with("WG", 1 << widest.ilog2()).with("SUBGROUP", false)
+}
+
 /// Losses and log-sum-exps of the rows.
 fn lower_rows(cx: &mut Lowering<'_>, rule: Rule, losses: &Operand, lse: &Operand) -> Result<(), OpError> {
     let (x, labels) = (cx.input(0), cx.input(1));
     let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
-    let (kernel, _) = cx.reducing(kernel!("cross_entropy"), PORTABLE_LANES);
+    let kernel = row_kernel(cx, kernel!("cross_entropy"), width);
     for range in cx.row_ranges(rows, width)? {
         let [labels, losses, lse] = [&labels, losses, lse].map(|t| t.part(range.clone()));
-        let windows = [x.rows(range.clone(), width).read(), labels.read(), losses.write(), lse.write()];
-        cx.dispatch(kernel.clone(), &windows, &[width as u32, rule.classes(&x.ty) as u32, rule.ignore], range.len())?;
+        let logits = x.rows(range.clone(), width);
+        let kernel = kernel.clone().with("VEC", cx.vec4(width, &[&logits]));
+        let windows = [logits.read(), labels.read(), losses.write(), lse.write()];
+        cx.dispatch(kernel, &windows, &[width as u32, rule.classes(&x.ty) as u32, rule.ignore], range.len())?;
     }
     Ok(())
 }
@@ -125,10 +142,35 @@ fn reference_row<T: Real>(row: &[T], label: u32, ignore: u32) -> (T, T) {
 }
 
 /// The losses and log-sum-exps of all rows.
-fn reference_rows<T: Real>(inputs: &[HostTensor<T>], rule: Rule) -> (Vec<T>, Vec<T>) {
+pub(super) fn reference_rows<T: Real>(inputs: &[HostTensor<T>], rule: Rule) -> (Vec<T>, Vec<T>) {
     let rows = inputs[0].f().chunks(inputs[0].shape.width());
     let classes = rule.classes(&inputs[0].ty());
     rows.zip(inputs[1].u()).map(|(row, &label)| reference_row(&row[..classes], label, rule.ignore)).unzip()
+}
+
+/// The gradient of the logits; `factor` is the gradient of a row's loss.
+pub(super) fn reference_gradient<T: Real>(
+    inputs: &[HostTensor<T>],
+    rule: Rule,
+    lse: &[T],
+    factor: impl Fn(usize) -> T,
+) -> HostTensor<T> {
+    let (logits, labels) = (&inputs[0], inputs[1].u());
+    let (width, classes) = (logits.shape.width(), rule.classes(&logits.ty()));
+    let mut dx = Vec::with_capacity(logits.f().len());
+    for (i, row) in logits.f().chunks(width).enumerate() {
+        if labels[i] == rule.ignore {
+            dx.extend(std::iter::repeat_n(T::ZERO, width));
+            continue;
+        }
+        let chosen = (labels[i] as usize).min(classes - 1);
+        dx.extend(row[..classes].iter().enumerate().map(|(j, &x)| {
+            let target = if j == chosen { T::ONE } else { T::ZERO };
+            ((x - lse[i]).exp() - target) * factor(i)
+        }));
+        dx.extend(std::iter::repeat_n(T::ZERO, width - classes));
+    }
+    HostTensor::floats(logits.shape.clone(), dx)
 }
 
 impl Operation for CrossEntropyRows {
@@ -193,6 +235,12 @@ impl Operation for CrossEntropy {
         lower_rows(cx, self.rule, &losses, &lse)?;
         counted_mean::lower(cx, [&losses, &labels, &loss, &count], self.rule.ignore)
     }
+    fn pair(&self, next: &dyn Operation, links: &[Link]) -> Option<Paired> {
+        let next = next.as_any().downcast_ref::<CrossEntropyBackward>()?;
+        let mine = [Link::Input(0), Link::Input(1), Link::Output(1), Link::Other, Link::Output(2)];
+        let op = Arc::new(CrossEntropyWithGradient { rule: self.rule });
+        (!next.rows && next.rule == self.rule && links == mine).then(|| Paired { op, extra_inputs: vec![3] })
+    }
     host_reference!();
 }
 impl Reference for CrossEntropy {
@@ -248,24 +296,8 @@ impl Operation for CrossEntropyBackward {
     host_reference!();
 }
 impl Reference for CrossEntropyBackward {
-    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
-        let width = outputs[0].shape.width();
-        let (labels, lse, dy) = (inputs[1].u(), inputs[2].f(), inputs[3].f());
-        let classes = self.rule.classes(&outputs[0]);
-        let mut dx = Vec::with_capacity(outputs[0].elements());
-        for (i, row) in inputs[0].f().chunks(width).enumerate() {
-            if labels[i] == self.rule.ignore {
-                dx.extend(std::iter::repeat_n(T::ZERO, width));
-                continue;
-            }
-            let chosen = (labels[i] as usize).min(classes - 1);
-            let factor = if self.rows { dy[i] } else { dy[0] / inputs[4].f()[0] };
-            dx.extend(row[..classes].iter().enumerate().map(|(j, &x)| {
-                let target = if j == chosen { T::ONE } else { T::ZERO };
-                ((x - lse[i]).exp() - target) * factor
-            }));
-            dx.extend(std::iter::repeat_n(T::ZERO, width - classes));
-        }
-        vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let (dy, all) = (inputs[3].f(), inputs.get(4).map(|count| inputs[3].f()[0] / count.f()[0]));
+        vec![reference_gradient(&inputs, self.rule, inputs[2].f(), |row| all.unwrap_or_else(|| dy[row]))]
     }
 }

@@ -28,6 +28,7 @@ mod clip;
 mod copy_mixture;
 mod counted_mean;
 mod cross_entropy;
+mod cross_entropy_gradient;
 mod dropout;
 mod elementwise;
 mod embedding;
@@ -135,6 +136,25 @@ pub struct Absorbed {
     pub drops: bool,
 }
 
+/// Where an operation's input comes from, seen from an earlier one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// It is that input of the earlier one, too.
+    Input(usize),
+    /// It is that output of the earlier one.
+    Output(usize),
+    /// Neither.
+    Other,
+}
+
+/// An operation and a later one as one.
+pub struct Paired {
+    /// The operation that does both.
+    pub op: Arc<dyn Operation>,
+    /// Inputs of the later one that are appended to the inputs of the earlier one.
+    pub extra_inputs: Vec<usize>,
+}
+
 /// An operation.
 pub trait Operation: fmt::Debug + Send + Sync {
     /// Its name in tables and errors.
@@ -192,6 +212,12 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// The same work as `self` followed by `next`, which takes `self`'s first output as its input `position`, if one kernel
     /// does both. With `keep` the first output is needed by others too and must come out as a second output.
     fn absorb(&self, _next: &dyn Operation, _position: usize, _types: &[TensorType], _keep: bool) -> Option<Absorbed> {
+        None
+    }
+
+    /// The same work as `self` and, later, `next`, whose inputs come from where `links` say, if one kernel does both. Its outputs are
+    /// the first of `self` and those of `next`; the others of `self` are read by `next` alone.
+    fn pair(&self, _next: &dyn Operation, _links: &[Link]) -> Option<Paired> {
         None
     }
 

@@ -25,7 +25,7 @@ pub fn softmax(g: &mut dyn Recorder, x: Tensor) -> Result<Tensor, OpError> {
 fn lower(cx: &mut Lowering<'_>, kernel: crate::gpu::Kernel) -> Result<(), OpError> {
     let operands: Vec<_> = cx.inputs.iter().chain(&cx.outputs).cloned().collect();
     let (rows, width) = (operands[0].ty.shape.rows(), operands[0].ty.shape.width());
-    let (kernel, _) = cx.reducing(kernel, PORTABLE_LANES);
+    let (kernel, _) = cx.reducing(kernel.with("VEC", false), PORTABLE_LANES);
     for range in cx.row_ranges(rows, width)? {
         let last = operands.len() - 1;
         let bindings: Vec<_> = operands
