@@ -82,7 +82,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         let fit{{ c }}_{{ j }} = packed_fit(scales_{{ c }}_{{ j }}, v * {{ STEP }}u / {{ GROUP }}u);
 {% endif %}
 {% endfor %}{% endfor %}
+{# A loop that turns once would cost that adapter its registers. #}
+{% if STEP > 4 %}
     for (var i = 0u; i < {{ STEP // 4 }}u; i = i + 1u) {
+{% else %}
+    {
+        let i = 0u;
+{% endif %}
         let k = v * {{ STEP }}u + i * 4u;
 {% else %}
     for (var k = 0u; k < p.k; k = k + {{ STEPS }}u) {
