@@ -307,7 +307,8 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         let percent = |share: Option<f64>| share.map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
         writeln!(out, "prompt of {}, {} more, {} at once", m.prompt_tokens, m.tokens, m.batch)?;
         let each = m.first_token_ms / m.prompt_submissions.max(1) as f64;
-        writeln!(out, "   first token       {:>10.2} ms, {} submissions of {each:.0} ms", m.first_token_ms, m.prompt_submissions)?;
+        let submissions = if m.prompt_submissions == 1 { "one submission".into() } else { format!("{} submissions", m.prompt_submissions) };
+        writeln!(out, "   first token       {:>10.2} ms, {submissions} of {each:.0} ms", m.first_token_ms)?;
         let [rows, k, n] = m.product;
         let rate = m.prompt_gflops.map_or(String::new(), |gflops| {
             format!(", {gflops:.2} GFLOP/s, {} of a product of {rows} x {k} x {n} ({:.2})", percent(m.prompt_share), m.product_gflops)
