@@ -329,11 +329,17 @@ impl Gpu {
 
 #[cfg(test)]
 mod tests {
-    use super::opened;
+    use super::{loads_lane_by_lane, opened};
 
     /// A driver that opens a device for any of these features, and refuses all others.
     fn driver(opens: &'static [u32]) -> impl Fn(u32) -> Result<u32, String> {
         move |features| if opens.contains(&features) { Ok(features) } else { Err(format!("not {features}")) }
+    }
+
+    #[test]
+    fn drivers_that_load_lane_by_lane() {
+        let drivers = ["llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", "llvmpipe Mesa 26.1.6-1~bpo13+1 (LLVM 19.1.7)", "Microsoft Basic Render Driver", ""];
+        assert_eq!(drivers.map(loads_lane_by_lane), [true, false, false, false]);
     }
 
     #[test]
