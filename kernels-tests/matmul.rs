@@ -112,7 +112,9 @@ fn operands_and_results_larger_than_a_binding() {
 /// of them or both in images, batches, and windows that begin within the memory.
 #[test]
 fn operands_in_images() {
-    let images = engine().capabilities().unwrap().images;
+    // Without subgroups tiles are others, and so is how often an operand is read.
+    let caps = engine().capabilities().unwrap().clone();
+    let known = caps.images && caps.subgroup == Some(8);
     let shapes = [
         ([260, 196, 300], [true, true]),
         ([32, 320, 300], [true, false]),
@@ -135,8 +137,8 @@ fn operands_in_images() {
             };
             let what = format!("matmul {shape:?}, transposed {ta} {tb}");
             let (c, outputs) = case();
-            if images && !ta {
-                let list = kernels(&c.g, &outputs[..1], engine().capabilities().unwrap(), &PlanOptions::default()).unwrap();
+            if known && !ta {
+                let list = kernels(&c.g, &outputs[..1], &caps, &PlanOptions::default()).unwrap();
                 let label = list[0].label();
                 assert_eq!(["AIMAGE", "BIMAGE"].map(|word| label.contains(word)), in_images, "{what}: {label}");
             }
