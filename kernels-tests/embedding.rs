@@ -79,21 +79,19 @@ fn what_is_added_to_rows() {
 /// Rows that others need too are not taken on, and gradients go through what is.
 #[test]
 fn sums_of_rows_that_are_needed_and_their_gradients() {
-    let mut c = Case::new();
-    let (tokens, positions) = (c.input([11, 6]), c.input([7, 6]));
-    let (ids, at) = (c.random_ids([2, 5], 11), c.random_ids([2, 5], 7));
-    let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
-    let standing = ops::embedding(&mut c.g, positions, at).unwrap();
-    let both = ops::add(&mut c.g, picked, standing).unwrap();
-    c.check("both rows and their sum", &[both, picked, standing], Bound::Elementwise);
-
-    let mut c = Case::new();
-    let (tokens, positions) = (c.input([11, 6]), c.input([7, 6]));
-    let (ids, at) = (c.random_ids([2, 5], 11), c.random_ids([2, 5], 7));
-    let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
-    let standing = ops::embedding(&mut c.g, positions, at).unwrap();
-    let both = ops::add(&mut c.g, picked, standing).unwrap();
-    c.check_backward("the sum of two look-ups", both, &[tokens, positions], Bound::Elementwise);
+    let sum = || {
+        let mut c = Case::new();
+        let (tokens, positions) = (c.input([11, 6]), c.input([7, 6]));
+        let (ids, at) = (c.random_ids([2, 5], 11), c.random_ids([2, 5], 7));
+        let picked = ops::embedding(&mut c.g, tokens, ids).unwrap();
+        let standing = ops::embedding(&mut c.g, positions, at).unwrap();
+        let both = ops::add(&mut c.g, picked, standing).unwrap();
+        (c, [tokens, positions], [both, picked, standing])
+    };
+    let (c, _, outputs) = sum();
+    c.check("both rows and their sum", &outputs, Bound::Elementwise);
+    let (c, tables, [both, ..]) = sum();
+    c.check_backward("the sum of two look-ups", both, &tables, Bound::Elementwise);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 // named registers, 4 neighbouring columns a lane and vec4. No workgroup memory, no barrier.
 //
 // What costs time there is not arithmetic but loads: Mesa 22.3 turns each one, uniform or not, into a loop over the 8 lanes
-// with a bounds check for each component; loads of images it does by vectors. So every load is a vec4 that differs from lane to lane, 32 numbers a load, and
-// with SUBGROUP (a workgroup is one subgroup) the operand a is spread over the lanes, each of which then broadcasts its part:
+// with a bounds check for each component; loads of images it does by vectors. So every load is a vec4 that differs from lane to
+// lane, 32 numbers a load, and with SUBGROUP (a workgroup is one subgroup) the operand a is spread over the lanes, each of which then broadcasts its part:
 //   a [m,k]: lane l has row l of 8, 4 steps of k         AT, a [k,m]: lane l has rows 4l to 4l+3 of 32, one step of k
 //   b [k,n]: lane l has columns 4l to 4l+3, one step     BT, b [n,k]: the same columns, 4 steps of each
 // Without SUBGROUP all lanes read the same rows of a.

@@ -177,10 +177,8 @@ fn main(
 {% set sum = "s" ~ r ~ "_" ~ c %}
 {% if FORMAT == "q4" %}
         {{ sum }} = {{ times("x" ~ r, "fit" ~ c ~ ".y", sum) }};
-        {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "fit" ~ c ~ ".x", sum) }};
-{% else %}
-        {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "fit" ~ c ~ ".x", sum) }};
 {% endif %}
+        {{ sum }} = {{ times("t" ~ r ~ "_" ~ c, "fit" ~ c ~ ".x", sum) }};
 {% endfor %}
 {% endfor %}
 {% endif %}

@@ -43,9 +43,8 @@ pub fn record<'b>(
     bounds: impl Iterator<Item = &'b Bound> + Clone,
     times: Option<wgpu::ComputePassTimestampWrites<'_>>,
 ) {
-    let several = bounds.clone().any(Bound::copies);
     let (first, last) = match times {
-        Some(times) if several => (
+        Some(times) if bounds.clone().any(Bound::copies) => (
             Some(wgpu::ComputePassTimestampWrites { end_of_pass_write_index: None, ..times.clone() }),
             Some(wgpu::ComputePassTimestampWrites { beginning_of_pass_write_index: None, ..times }),
         ),

@@ -17,13 +17,20 @@ use std::ops::Range;
 pub(super) const FEW_ROWS: usize = 16;
 /// The most rows that a workgroup of a software adapter takes at once: it has no more registers.
 const SOFTWARE_ROWS: usize = 8;
-/// From more rows on a software adapter prefers its own kernels: 3,072 x 768 with 4 rows took 1.6 ms where the packed kernel took 2.1 to 3.
+/// From more rows on a software adapter prefers its own kernels: 3,072 x 768 with 4 rows took 1.6 ms where the packed kernel took 2.1
+/// to 3.
 const SOFTWARE_FEW: usize = 2;
 
 /// Up to how many rows a product reads weights that are packed so.
 pub(super) fn few_rows(caps: &Capabilities, packing: &Packing) -> usize {
-    if caps.software && packing.k % packing.format.step() == 0 { SOFTWARE_FEW } else { FEW_ROWS }
+    if unpacks(caps, packing) { SOFTWARE_FEW } else { FEW_ROWS }
 }
+
+/// Whether the kernel of many rows unpacks what it reads: that of software adapters does, by whole vectors.
+fn unpacks(caps: &Capabilities, packing: &Packing) -> bool {
+    caps.software && packing.k % packing.format.step() == 0
+}
+
 /// The most sums that a lane holds.
 const MOST_SUMS: usize = 32;
 /// Workgroups of one subgroup each that keep the memory of a large GPU busy.
@@ -213,9 +220,8 @@ fn lower_many(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>) -
     op.layout.transpose_b = true;
     let aligned = cx.residual(&cx.input(0).all()) % 4 == 0;
     let stored = match packing.format {
-        // Kernels of software adapters unpack what they read.
-        _ if cx.caps.software && packing.k % packing.format.step() == 0 && aligned => Some(packed.storage),
-        // Others read what is as it was.
+        _ if unpacks(cx.caps, packing) && aligned => Some(packed.storage),
+        // Other kernels read what is as it was.
         Format::F32 if packing.k % 4 == 0 => Some(Storage::F32),
         Format::F16 if packing.k % 8 == 0 && cx.caps.f16 && !cx.caps.software => Some(Storage::F16),
         _ => None,
