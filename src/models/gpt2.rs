@@ -7,11 +7,16 @@
 use super::{
     Gpt2Config, Init, Mode, Parameter,
     blocks::{TRANSPOSED, weight},
+    loss,
 };
 use crate::{
     graph::Graph,
     ops::{self, Mask, OpError, Recorder, Shape, Tensor, TensorType},
 };
+
+/// Numbers that a block makes of each row and the backward pass reads, in widths: of two layer norms what they take and give, q, k and v,
+/// what attention gives, and the wide layer before and after GELU.
+const BLOCK_WIDTHS: usize = 16;
 
 /// Where the tokens stand, and what they may look back upon.
 #[derive(Clone, Copy)]
@@ -236,19 +241,39 @@ impl<'a> Gpt2<'a> {
     /// # Errors
     /// `hidden` has another width.
     pub fn whole_head(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor, OpError> {
-        let table = self.head_table(g)?;
-        let table = ops::whole_rows(g, table)?;
+        let table = self.whole_table(g)?;
         g.layer("head", |g| ops::matmul_with(g, hidden, table, None, TRANSPOSED))
     }
 
+    /// The matrix `[V', C]` of that.
+    fn whole_table(&self, g: &mut Graph) -> Result<Tensor, OpError> {
+        let table = self.head_table(g)?;
+        ops::whole_rows(g, table)
+    }
+
     /// The mean cross-entropy `[]` of the next tokens, nats. `targets` `[B,T]` holds for each place the token that follows
-    /// it, or [`ops::IGNORE`].
+    /// it, or [`ops::IGNORE`]. A recomputed model has no more logits at once than a block has activations.
     ///
     /// # Errors
     /// Shapes do not fit.
     pub fn loss(&self, g: &mut Graph, ids: Tensor, targets: Tensor, keys: Option<Tensor>) -> Result<Tensor, OpError> {
         let states = self.hidden_states(g, ids, Context::Whole { keys })?;
-        let logits = self.whole_head(g, states[states.len() - 1])?;
+        self.loss_of(g, states[states.len() - 1], targets)
+    }
+
+    /// The same for the final hidden states `[B,T,C]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn loss_of(&self, g: &mut Graph, hidden: Tensor, targets: Tensor) -> Result<Tensor, OpError> {
+        let rows = g.ty(hidden).shape.rows();
+        let part = (rows * BLOCK_WIDTHS * self.config.n_embd / self.config.vocab_size).max(1).next_multiple_of(128);
+        if self.mode.recompute && part < rows {
+            let table = self.whole_table(g)?;
+            let head = |g: &mut Graph, x| g.layer("head", |g| ops::matmul_with(g, x, table, None, TRANSPOSED));
+            return loss::in_parts(g, [hidden, targets], &head, part, self.config.vocab_size);
+        }
+        let logits = self.whole_head(g, hidden)?;
         g.layer("loss", |g| ops::cross_entropy_among(g, logits, targets, ops::IGNORE, self.config.vocab_size))
     }
 }

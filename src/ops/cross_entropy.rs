@@ -93,6 +93,20 @@ pub fn cross_entropy_rows(
     record_one(g, CrossEntropyRows { rule: Rule::all(ignore) }, &[logits, labels])
 }
 
+/// The same over the first `classes` of the logits, as in [`cross_entropy_among`].
+///
+/// # Errors
+/// As [`cross_entropy_rows`], or there are not so many logits.
+pub fn cross_entropy_rows_among(
+    g: &mut dyn Recorder,
+    logits: Tensor,
+    labels: Tensor,
+    ignore: u32,
+    classes: usize,
+) -> Result<Tensor, OpError> {
+    record_one(g, CrossEntropyRows { rule: Rule { ignore, classes: Some(classes) } }, &[logits, labels])
+}
+
 /// The shape rule that both have; returns the labels' shape.
 pub(super) fn rows_of(inputs: &[TensorType], rule: Rule) -> Result<Shape, OpError> {
     expect(inputs, "fu")?;
@@ -271,13 +285,16 @@ impl Operation for CrossEntropyBackward {
     fn half_output(&self, _i: usize) -> bool {
         true
     }
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 0))
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, labels, lse, dy, dx) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let parts = width.div_ceil(WIDTH_PART);
         for range in cx.row_ranges(rows, width)? {
+            let in_place = x.root == dx.root;
             let mut windows = vec![
-                x.rows(range.clone(), width).read(),
                 labels.part(range.clone()).read(),
                 lse.part(range.clone()).read(),
                 if self.rows { dy.part(range.clone()) } else { dy.all() }.read(),
@@ -286,9 +303,12 @@ impl Operation for CrossEntropyBackward {
             if !self.rows {
                 windows.push(cx.input(4).all().read());
             }
+            if !in_place {
+                windows.push(x.rows(range.clone(), width).read());
+            }
             let classes = self.rule.classes(&x.ty);
             let params = [width as u32, classes as u32, parts as u32, WIDTH_PART as u32, self.rule.ignore];
-            let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows);
+            let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows).with("INPLACE", in_place);
             cx.dispatch(kernel, &windows, &params, range.len() * parts)?;
         }
         Ok(())
