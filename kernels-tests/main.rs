@@ -54,3 +54,4 @@ mod tokens;
 mod trainer;
 mod tune;
 mod view;
+mod whole_vocabulary;
