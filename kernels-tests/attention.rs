@@ -147,6 +147,12 @@ fn every_kernel_that_can_be_chosen() {
     for part in ["rows", "tiled 64x64 by 8x4", "tiled 64x64 by 4x4", "tiled 64x32", "tiled 32x64", "tiled 32x32", "tiled 32x16", "tiled 16x16"] {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
+    // Lanes that have a row of scores are part of a subgroup of one size.
+    let subgroup = engine_as_hardware().capabilities().unwrap().subgroup.unwrap_or(0);
+    for (part, least) in [("shuffled 32x16", 4), ("shuffled 32x32", 8), ("shuffled 64x32", 8), ("shuffled 128x32", 8)] {
+        let fits = subgroup >= least;
+        assert_eq!(seen.iter().any(|name| name.contains(part)), fits, "{part} with subgroups of {subgroup}: {seen:?}");
+    }
 }
 
 #[test]
