@@ -23,7 +23,7 @@ fn every_layout_forward_and_backward() {
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
         for shape in SHAPES {
             let what = format!("matmul {shape:?}, transposed {ta} {tb}");
-            let settings = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7, ..Layout::default() };
+            let settings = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7 };
             let mut c = Case::new();
             let (a, b) = operands(&mut c, shape, ta, tb);
             let y = ops::matmul_with(&mut c.g, a, b, None, settings).unwrap();

@@ -44,10 +44,11 @@ fn weights() -> usize {
 
 /// Numbers that must live at once when the backward pass begins. For each token a block keeps: what its two layer norms take (2 C) and
 /// give (2 C), q, k and v (3 C), what attention gives (C), and the wide layer before GELU and after (8 C); and one number a head
-/// (log-sum-exp), two a layer norm. Then there are the last layer norm's input and result, the logits, and their gradient.
+/// (log-sum-exp), two a layer norm. Then there are the last layer norm's input and result, and the logits, whose place their
+/// gradient takes.
 fn activations() -> usize {
     let block = 16 * WIDTH + HEADS + 4;
-    TOKENS * (LAYERS * block + 2 * WIDTH + 2 + 2 * WHOLE_VOCAB)
+    TOKENS * (LAYERS * block + 2 * WIDTH + 2 + WHOLE_VOCAB)
 }
 
 #[test]

@@ -189,19 +189,23 @@ fn cross_entropy_and_its_gradient() {
 #[test]
 fn cross_entropy_with_its_gradient() {
     for vocab in [1, 5, 300, 4100] {
-        for engine in [engine(), engine_as_hardware()] {
+        for (engine, in_place) in [(engine(), true), (engine_as_hardware(), true), (engine(), false)] {
             let mut c = Case::new();
             let logits = half(&mut c, [6, vocab]);
             let labels = c.random_ids([6], vocab as u32);
             let loss = ops::cross_entropy(&mut c.g, logits, labels, ops::IGNORE).unwrap();
             let grad = shaderlm::graph::gradients(&mut c.g, loss, &[logits]).unwrap()[0].unwrap();
             let grad = ops::scale(&mut c.g, grad, 1.0).unwrap();
+            let mut wanted = vec![loss, grad];
+            if !in_place {
+                wanted.push(ops::scale(&mut c.g, logits, 2.0).unwrap());
+            }
             let options = PlanOptions { precision: Precision::Mixed, ..PlanOptions::default() };
             let labels: Vec<_> =
-                kernels(&c.g, &[loss, grad], engine.capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
+                kernels(&c.g, &wanted, engine.capabilities().unwrap(), &options).unwrap().iter().map(|k| k.label()).collect();
             let both = labels.iter().find(|label| label.starts_with("cross_entropy_gradient{")).unwrap();
-            assert!(both.contains("T1=f16") && both.contains("T6=f16"), "{both}");
-            c.check_with(engine, options, &format!("both passes over {vocab}"), &[loss, grad], ROUNDING);
+            assert!(both.contains("T5=f16") && both.contains(if in_place { "INPLACE" } else { "T6=f16" }), "{both}");
+            c.check_with(engine, options, &format!("both passes over {vocab}, in place {in_place}"), &wanted, ROUNDING);
         }
     }
 }

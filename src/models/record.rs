@@ -69,13 +69,16 @@ impl Model {
     }
 }
 
+/// Inputs with the names that they are fed by.
+pub type NamedInputs = Vec<(&'static str, Tensor)>;
+
 impl Recording {
     /// Adds inputs for the labels that the loss of `head` takes, by transformers' names, and the loss `[]`. A GPT-2's labels
     /// are to be the next tokens.
     ///
     /// # Errors
     /// The head has no loss.
-    pub fn loss(&self, g: &mut Graph, config: &Config, head: Head) -> Result<(Vec<(&'static str, Tensor)>, Tensor), OpError> {
+    pub fn loss(&self, g: &mut Graph, config: &Config, head: Head) -> Result<(NamedInputs, Tensor), OpError> {
         let Inputs { rows, time, choices, .. } = self.inputs;
         if let Config::Gpt2(_) = config {
             let labels = g.input("labels", TensorType::u32([rows, time]));

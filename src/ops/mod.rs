@@ -173,6 +173,12 @@ pub trait Operation: fmt::Debug + Send + Sync {
         Vec::new()
     }
 
+    /// An input and an output of the same size that may share memory, where nothing else reads that input any more. `lower` finds them
+    /// in one root then.
+    fn in_place(&self) -> Option<(usize, usize)> {
+        None
+    }
+
     /// If the only output is a range of the first input's memory: its first element.
     fn view(&self, _inputs: &[TensorType]) -> Option<usize> {
         None

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 /// Dimensions that the strided copy handles; tensors are folded to this many.
 const RANK: usize = 4;
+/// Sizes or strides of those.
+type Folded = [usize; RANK];
 
 /// The same elements in another shape: always a view.
 #[derive(Debug)]
@@ -93,15 +95,15 @@ fn has_axis(shape: &Shape, axis: usize) -> Result<(), OpError> {
 
 /// A copy between two strided places: `sizes` elements, and for each dimension the stride in elements.
 struct StridedCopy {
-    sizes: [usize; RANK],
-    from: (Operand, usize, [usize; RANK]),
-    to: (Operand, usize, [usize; RANK]),
+    sizes: Folded,
+    from: (Operand, usize, Folded),
+    to: (Operand, usize, Folded),
 }
 
 impl StridedCopy {
     /// Cuts the copy along its dimensions until both ends fit a binding, then dispatches it.
     fn lower(self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let span = |strides: &[usize; RANK]| {
+        let span = |strides: &Folded| {
             self.sizes.iter().zip(strides).map(|(&n, &s)| n.saturating_sub(1) * s).sum::<usize>() + 1
         };
         let units: usize = self.sizes.iter().product();
@@ -121,7 +123,7 @@ impl StridedCopy {
             let mut second = self.sizes;
             second[axis] -= half;
             let (from, to) = (self.from, self.to);
-            let moved = |end: &(Operand, usize, [usize; RANK])| (end.0.clone(), end.1 + half * end.2[axis], end.2);
+            let moved = |end: &(Operand, usize, Folded)| (end.0.clone(), end.1 + half * end.2[axis], end.2);
             let (from_second, to_second) = (moved(&from), moved(&to));
             Self { sizes: first, from, to }.lower(cx)?;
             return Self { sizes: second, from: from_second, to: to_second }.lower(cx);
@@ -135,12 +137,12 @@ impl StridedCopy {
 }
 
 /// The strided copy on the host.
-fn copy_host<T: Copy>(sizes: [usize; RANK], from: (&[T], usize, [usize; RANK]), to: (&mut [T], usize, [usize; RANK])) {
+fn copy_host<T: Copy>(sizes: Folded, from: (&[T], usize, Folded), to: (&mut [T], usize, Folded)) {
     for a in 0..sizes[0] {
         for b in 0..sizes[1] {
             for c in 0..sizes[2] {
                 for d in 0..sizes[3] {
-                    let place = |at: usize, s: [usize; RANK]| at + a * s[0] + b * s[1] + c * s[2] + d * s[3];
+                    let place = |at: usize, s: Folded| at + a * s[0] + b * s[1] + c * s[2] + d * s[3];
                     to.0[place(to.1, to.2)] = from.0[place(from.1, from.2)];
                 }
             }
@@ -150,9 +152,9 @@ fn copy_host<T: Copy>(sizes: [usize; RANK], from: (&[T], usize, [usize; RANK]), 
 
 /// [`copy_host`] for either element type.
 fn copy_tensor<T: Real>(
-    sizes: [usize; RANK],
-    from: (&HostTensor<T>, usize, [usize; RANK]),
-    to: (&mut HostTensor<T>, usize, [usize; RANK]),
+    sizes: Folded,
+    from: (&HostTensor<T>, usize, Folded),
+    to: (&mut HostTensor<T>, usize, Folded),
 ) {
     match &from.0.data {
         HostData::Float(data) => copy_host(sizes, (data, from.1, from.2), (to.0.f_mut(), to.1, to.2)),
@@ -161,7 +163,7 @@ fn copy_tensor<T: Real>(
 }
 
 /// Sizes and strides of the block `[before, size, after]` of a tensor folded to `[before, total, after]`.
-fn block(before: usize, size: usize, after: usize, total: usize) -> ([usize; RANK], [usize; RANK]) {
+fn block(before: usize, size: usize, after: usize, total: usize) -> (Folded, Folded) {
     ([1, before, size, after], [0, total * after, after, 1])
 }
 
@@ -317,7 +319,7 @@ impl Reference for Pad {
 impl Transpose {
     /// `[before, first, between, second, after]` sizes around the two dimensions, as a copy of four dimensions; the
     /// innermost (`after`) is folded away where it is 1.
-    fn plan(&self, shape: &Shape) -> Result<([usize; RANK], [usize; RANK], [usize; RANK]), OpError> {
+    fn plan(&self, shape: &Shape) -> Result<(Folded, Folded, Folded), OpError> {
         let before: usize = shape.0[..self.0].iter().product();
         let between: usize = shape.0[self.0 + 1..self.1].iter().product();
         let after: usize = shape.0[self.1 + 1..].iter().product();
