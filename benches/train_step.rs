@@ -60,7 +60,7 @@ fn forward<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usi
     let input = g.input("ids", TensorType::u32(shape));
     let gpt2 = Gpt2::new(config);
     let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
-    let logits = gpt2.whole_head(&mut g, states[states.len() - 1])?;
+    let logits = gpt2.whole_head(&mut g, states[states.len() - 1])?.tensor;
     let mut plan = engine.compile(g, &[logits], &args.steps.options())?;
     plan.set(input, HostTensor::uints(shape, ids(args, config, batch)))?;
     eprintln!("forward: {:?}", plan.stats());

@@ -3,7 +3,7 @@
 use crate::harness::{AWKWARD, Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
     graph::{Graph, PlanOptions, gradients, kernels},
-    ops::{self, HostTensor, IGNORE, Sgd, Tensor, TensorType},
+    ops::{self, HostTensor, IGNORE, Logits, Sgd, Tensor, TensorType},
 };
 
 /// The kernels that `wanted` takes.
@@ -21,7 +21,7 @@ fn passes(g: &Graph, wanted: &[Tensor], options: &PlanOptions) -> [usize; 3] {
 
 /// The loss, and three times the gradient.
 fn both(c: &mut Case, logits: Tensor, labels: Tensor, classes: usize) -> [Tensor; 2] {
-    let loss = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+    let loss = ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).unwrap();
     let scaled = ops::scale(&mut c.g, loss, 3.0).unwrap();
     [loss, gradients(&mut c.g, scaled, &[logits]).unwrap()[0].unwrap()]
 }
@@ -183,7 +183,7 @@ fn among_the_first_classes() {
         let what = format!("cross_entropy among {classes} of {width}");
         let make = || {
             let (mut c, logits, labels) = case(9, width);
-            let y = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+            let y = ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).unwrap();
             (c, y, logits)
         };
         let (c, y, _) = make();
@@ -193,7 +193,7 @@ fn among_the_first_classes() {
     }
     let (mut c, logits, labels) = case(9, 7);
     for classes in [0, 8] {
-        assert!(ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).is_err());
+        assert!(ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).is_err());
     }
 }
 

@@ -56,3 +56,4 @@ mod tokens;
 mod trainer;
 mod tune;
 mod view;
+mod whole_vocabulary;

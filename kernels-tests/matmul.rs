@@ -186,7 +186,10 @@ fn every_kernel_that_can_be_chosen() {
             }
         }
     }
-    for part in ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"] {
+    let lanes = engine_as_hardware().capabilities().unwrap().subgroup;
+    let of_subgroups = lanes.map_or(Vec::new(), |lanes| [1, 2].map(|columns| format!("direct 16x{}", 4 * lanes * columns)).to_vec());
+    let parts = ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"];
+    for part in parts.into_iter().chain(of_subgroups.iter().map(String::as_str)) {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
 }

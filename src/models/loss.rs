@@ -1,25 +1,19 @@
 //! The cross-entropy over a vocabulary, a part of the rows at a time.
 
+use super::blocks::Decoder;
 use crate::{
     graph::Graph,
-    ops::{self, OpError, Recorder, Tensor, TensorType},
+    ops::{self, Logits, OpError, Recorder, Tensor, TensorType},
 };
 
-/// What makes logits `[.., V']` of hidden states `[.., C]`.
-pub(super) type Head<'a> = dyn Fn(&mut Graph, Tensor) -> Result<Tensor, OpError> + 'a;
-
-/// The mean cross-entropy `[]` of `targets` `[..]` with the logits that `head` makes of `hidden` `[.., C]`, of which the first `classes`
-/// count: [`ops::cross_entropy_among`], but no more than `part` rows of logits exist at once. They are computed again in the backward pass.
+/// The mean cross-entropy `[]` of `targets` `[..]` with the logits that `decoder` makes of `hidden` `[.., C]`. No more than `part` rows of
+/// logits exist at once: they are computed again in the backward pass.
 ///
 /// # Errors
 /// Shapes do not fit.
-pub(super) fn in_parts(
-    g: &mut Graph,
-    [hidden, targets]: [Tensor; 2],
-    head: &Head<'_>,
-    part: usize,
-    classes: usize,
-) -> Result<Tensor, OpError> {
+pub(super) fn in_parts(g: &mut Graph, [hidden, targets]: [Tensor; 2], decoder: Decoder, part: usize) -> Result<Tensor, OpError> {
+    let tokens = g.ty(decoder.table).shape.rows();
+    let decoder = decoder.whole(g)?;
     let TensorType { shape, .. } = g.ty(hidden).clone();
     let rows = shape.rows();
     let hidden = ops::reshape(g, hidden, [rows, shape.width()])?;
@@ -30,9 +24,11 @@ pub(super) fn in_parts(
         let loss = g.recomputed(|g| {
             let hidden = ops::slice(g, hidden, 0, range.clone())?;
             let targets = ops::slice(g, targets, 0, range)?;
-            let logits = head(g, hidden)?;
-            let losses = g.layer("loss", |g| ops::cross_entropy_rows_among(g, logits, targets, ops::IGNORE, classes))?;
-            g.layer("loss", |g| ops::sum(g, losses))
+            let logits = g.layer("head", |g| decoder.logits(g, hidden))?;
+            g.layer("loss", |g| {
+                let losses = ops::cross_entropy_rows(g, Logits::among(logits, tokens), targets, ops::IGNORE)?;
+                ops::sum(g, losses)
+            })
         })?;
         sum = Some(match sum {
             Some(before) => g.layer("loss", |g| ops::add(g, before, loss))?,

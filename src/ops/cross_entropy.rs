@@ -24,12 +24,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    fn all(ignore: u32) -> Self {
-        Self { ignore, classes: None }
-    }
-
     pub fn classes(self, logits: &TensorType) -> usize {
-        self.classes.unwrap_or(logits.shape.width())
+        logits::classes_of(self.classes, logits)
     }
 }
 
@@ -60,51 +56,25 @@ struct CrossEntropyBackward {
 /// them); one that is not counts as V - 1.
 ///
 /// # Errors
-/// The labels' shape is not that of the logits without the last dimension.
-pub fn cross_entropy(g: &mut dyn Recorder, logits: Tensor, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropy { rule: Rule::all(ignore) }, &[logits, labels])
-}
-
-/// The same over the first `classes` of the logits; what stands behind them, for alignment, does not count, and its gradient is 0.
-///
-/// # Errors
-/// As [`cross_entropy`], or there are not so many logits.
-pub fn cross_entropy_among(
-    g: &mut dyn Recorder,
-    logits: Tensor,
-    labels: Tensor,
-    ignore: u32,
-    classes: usize,
-) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropy { rule: Rule { ignore, classes: Some(classes) } }, &[logits, labels])
+/// The labels' shape is not that of the logits without the last dimension, or there are fewer logits than classes.
+pub fn cross_entropy(g: &mut dyn Recorder, logits: impl Into<Logits>, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
+    let Logits { tensor, classes } = logits.into();
+    record_one(g, CrossEntropy { rule: Rule { ignore, classes } }, &[tensor, labels])
 }
 
 /// `-log softmax(logits)[label]` of each row, nats, 0 where the label is `ignore`:
 /// `logits [.., V], labels [..] u32 -> [..]`. Labels as in [`cross_entropy`].
 ///
 /// # Errors
-/// The labels' shape is not that of the logits without the last dimension.
+/// The labels' shape is not that of the logits without the last dimension, or there are fewer logits than classes.
 pub fn cross_entropy_rows(
     g: &mut dyn Recorder,
-    logits: Tensor,
+    logits: impl Into<Logits>,
     labels: Tensor,
     ignore: u32,
 ) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropyRows { rule: Rule::all(ignore) }, &[logits, labels])
-}
-
-/// The same over the first `classes` of the logits, as in [`cross_entropy_among`].
-///
-/// # Errors
-/// As [`cross_entropy_rows`], or there are not so many logits.
-pub fn cross_entropy_rows_among(
-    g: &mut dyn Recorder,
-    logits: Tensor,
-    labels: Tensor,
-    ignore: u32,
-    classes: usize,
-) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropyRows { rule: Rule { ignore, classes: Some(classes) } }, &[logits, labels])
+    let Logits { tensor, classes } = logits.into();
+    record_one(g, CrossEntropyRows { rule: Rule { ignore, classes } }, &[tensor, labels])
 }
 
 /// The shape rule that both have; returns the labels' shape.

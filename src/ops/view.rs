@@ -47,14 +47,15 @@ pub fn reshape(g: &mut dyn Recorder, x: Tensor, shape: impl Into<Shape>) -> Resu
     record_one(g, Reshape(shape.into()), &[x])
 }
 
-/// Memory of a variable that is a matrix has rows up to a multiple of this, zeros behind its own: tiles and vectors of products
-/// fit so many.
+/// Memory of a variable that is a matrix has rows up to a multiple of this, zeros behind its own, and that of a vector elements: tiles
+/// and vectors of products fit so many.
 pub const ROW_UNIT: usize = 64;
 
-/// The matrix with rows of zeros up to a multiple of [`ROW_UNIT`]: `[n, k] -> [n', k]`. Only a variable has them; it is a view.
+/// The matrix with rows of zeros up to a multiple of [`ROW_UNIT`], `[n, k] -> [n', k]`, or the vector with zeros, `[n] -> [n']`. Only
+/// a variable has them; it is a view.
 ///
 /// # Errors
-/// It is no matrix. Planning a graph where it is no variable is an error, too.
+/// It is neither. Planning a graph where it is no variable is an error, too.
 pub fn whole_rows(g: &mut dyn Recorder, table: Tensor) -> Result<Tensor, OpError> {
     if g.ty(table).whole() == *g.ty(table) { Ok(table) } else { record_one(g, WholeRows, &[table]) }
 }
@@ -201,7 +202,7 @@ impl Operation for WholeRows {
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         expect(inputs, "f")?;
-        ensure(inputs[0].shape.rank() == 2, || "only a matrix has rows behind its own".into())?;
+        ensure([1, 2].contains(&inputs[0].shape.rank()), || "only a matrix or a vector has rows behind its own".into())?;
         Ok(vec![inputs[0].whole()])
     }
     fn view(&self, _inputs: &[TensorType]) -> Option<usize> {
@@ -209,7 +210,7 @@ impl Operation for WholeRows {
     }
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
-        let rows = g.ty(node.inputs[0]).shape.rows();
+        let rows = g.ty(node.inputs[0]).shape.0[0];
         Ok(vec![Some(slice(g, dy, 0, 0..rows)?)])
     }
     fn lower(&self, _cx: &mut Lowering<'_>) -> Result<(), OpError> {
