@@ -120,9 +120,10 @@ fn attention_through_workgroup_memory() {
     // Six blocks, and three with scores in registers, unless there are cooperative matrices.
     let shuffled = caps.subgroup.is_some_and(|lanes| lanes >= 8) && caps.matrices().is_none();
     let most = if shuffled { 9 } else { 6 };
+    let subgroup = format!("SUBGROUP={}", caps.subgroup.unwrap_or(0));
     for (d, causal) in [(20, true), (32, false)] {
         for choice in 1..=most {
-            let words = ["attention_tiled{", "attention_backward_tiled{", "T5=f16", "SUBGROUP"];
+            let words = ["attention_tiled{", "attention_backward_tiled{", "T5=f16", &subgroup];
             // There are fewer tiles for the gradient.
             let expected = match choice {
                 6 | 9 => &words[..1],
