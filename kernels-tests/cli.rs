@@ -245,7 +245,8 @@ fn train_generate_measure_and_show() {
     let lines: Vec<_> = table.lines().collect();
     let end = lines[1].find("MFLOP").unwrap() + "MFLOP".len();
     let rows = lines.iter().position(|line| line.contains(" operations, ")).unwrap();
-    assert!(lines[rows + 1].contains("kernels") && lines[rows + 2].contains("matmul"), "{table}");
+    assert!(lines[rows + 1].starts_with("memory: ") && lines[rows + 1].contains(" MB for variables"), "{table}");
+    assert!(lines[rows + 2].contains("kernels") && lines[rows + 3].contains("matmul"), "{table}");
     for line in &lines[2..rows] {
         assert!(line[..end].ends_with(|c: char| c.is_ascii_digit()) && line[end..].starts_with("  "), "{line}");
     }
