@@ -422,9 +422,9 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 }
 
 /// Each shader, and the test here that runs it against its reference.
-const TESTED_IN: [(&str, &str); 57] = [
+const TESTED_IN: [(&str, &str); 59] = [
     ("activation", "activation"), ("adamw", "optimizer"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
+    ("attention_backward", "attention"), ("attention_backward_direct", "attention"), ("attention_direct", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
     ("bench_read", "profile"), ("binary", "elementwise"),
     ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
     ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
