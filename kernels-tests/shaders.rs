@@ -163,11 +163,14 @@ fn others(g: &mut Graph, n: usize) -> Vec<Tensor> {
         }
     }
     for causal in [false, true] {
-        for heads in [1, 2] {
-            let qkv = g.input("qkv", TensorType::f32([2, 9, 6 * n * heads]));
-            let keys = (heads == 1).then(|| g.input("keys", TensorType::u32([2, 9])));
+        // Software adapters have other kernels for long sequences.
+        for (heads, rows) in [(1, 9), (2, 9), (1, 64), (2, 64)] {
+            let qkv = g.input("qkv", TensorType::f32([2, rows, 6 * n * heads]));
+            let keys = (heads == 1).then(|| g.input("keys", TensorType::u32([2, rows])));
             let band = (causal && heads == 1).then_some(4);
-            wanted.push(ops::attention(g, qkv, 2 * heads, Mask { causal, keys, band }).unwrap());
+            let y = ops::attention(g, qkv, 2 * heads, Mask { causal, keys, band }).unwrap();
+            let sum = ops::sum(g, y).unwrap();
+            wanted.extend([Some(y)].into_iter().chain(gradients(g, sum, &[qkv]).unwrap()).flatten());
         }
     }
     for (t, capacity) in [(1, 600), (2, 40), (9, 600)] {
