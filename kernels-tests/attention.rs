@@ -8,9 +8,10 @@ use shaderlm::{
 use std::collections::{BTreeSet, HashMap};
 
 /// [batch, rows, heads, head width]
-const SHAPES: [[usize; 4]; 16] = [
+const SHAPES: [[usize; 4]; 17] = [
     [1, 1, 1, 1], [2, 1, 3, 64], [2, 2, 1, 3], [3, 7, 3, 17], [2, 8, 1, 64], [1, 9, 3, 32], [2, 63, 1, 17], [1, 64, 3, 64],
     [1, 65, 1, 80], [2, 65, 3, 3], [1, 100, 1, 128], [1, 100, 3, 32], [2, 17, 1, 1], [1, 16, 2, 6], [1, 31, 1, 127], [2, 33, 2, 64],
+    [2, 67, 2, 36],
 ];
 
 /// Keys that are padding: none, on the right, on the left, or all of one batch and holes in the others.

@@ -1,4 +1,4 @@
-// Bindings that all kernels of attention's gradient share. V and E are what stands around the type of an element: of a vec4, or nothing.
+// Bindings that all kernels of attention's gradient share. IMAGE, where a kernel says it: qkv and dy are images. V and E are what stands around the type of an element: of a vec4, or nothing.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
 {% if BAND %}
@@ -13,8 +13,14 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
+{% if IMAGE is defined %}
+{% include "image.wgsl" %}
+@group(0) @binding(1) var qkv: texture_storage_2d<rgba32uint, read>;
+@group(0) @binding(2) var dy: texture_storage_2d<rgba32uint, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
 @group(0) @binding(2) var<storage, read> dy: array<{{ V ~ T2 ~ E }}>;
+{% endif %}
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
 @group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;
 @group(0) @binding(5) var<storage, read_write> d: array<{{ V ~ T5 ~ E }}>;

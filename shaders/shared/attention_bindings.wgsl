@@ -1,4 +1,4 @@
-// Bindings that the kernels of attention with blocks of queries share.
+// Bindings that the kernels of attention with blocks of queries share. IMAGE, where a kernel says it: qkv is an image.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
 {% if BAND %}
@@ -10,7 +10,12 @@ struct Params {
 {% endif %}
 }
 @group(0) @binding(0) var<uniform> p: Params;
+{% if IMAGE is defined %}
+{% include "image.wgsl" %}
+@group(0) @binding(1) var qkv: texture_storage_2d<rgba32uint, read>;
+{% else %}
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
+{% endif %}
 @group(0) @binding(2) var<storage, read_write> o: array<vec4<{{ T2 }}>>;
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;
 {% if PADDED %}

@@ -234,14 +234,19 @@ impl Operation for Attention {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let (qkv, o, lse) = (cx.input(0), cx.output(0), cx.output(1));
+        let (mut qkv, o, lse) = (cx.input(0), cx.output(0), cx.output(1));
         let keys = (cx.inputs.len() > 1).then(|| cx.input(1));
         let s = Sizes::of(&qkv.ty.shape, self.heads)?;
         let tile = s.tile(cx, 2);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &o.all()]);
-        let flops = self.flops(&[qkv.ty.clone()], &[]);
+        let flops = self.flops(std::slice::from_ref(&qkv.ty), &[]);
         let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.words(keys.is_some()), vec4), flops);
-        let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
+        let direct = tiled.is_none() && vec4 && attention_direct::fits(cx, s, &[&qkv]);
+        let rows = if direct { attention_direct::blocks(s.t) } else { tile.blocks(s.t) };
+        let blocks = tiled.map_or(rows, |block| block.blocks(s.t));
+        if direct {
+            qkv = cx.imaged(&qkv);
+        }
         // Ranges of rows that are multiples of four elements begin on vectors where the whole does.
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let batch = range.len();
@@ -251,6 +256,7 @@ impl Operation for Attention {
             bindings.extend(keys.as_ref().map(|keys| keys.rows(range, s.t).read()));
             let kernel = match tiled {
                 Some(block) => block.kernel(cx.caps, s.d, Pass::Forward),
+                None if direct => attention_direct::kernel(s.d, Pass::Forward),
                 None => {
                     let kernel = tile.variant(kernel!("attention"), "KEYS").with("D", s.d as u32);
                     kernel.with("VEC", vec4).with("CACHE", false)

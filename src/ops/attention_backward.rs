@@ -2,6 +2,7 @@
 
 use super::{
     attention::{Attention, Sizes, add_scaled, dot},
+    attention_direct,
     attention_kernels::{self, Pass},
     *,
 };
@@ -35,15 +36,20 @@ impl Operation for AttentionBackward {
     }
 
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let (qkv, o, lse, dy, dqkv) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
+        let (mut qkv, o, lse, mut dy, dqkv) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
         let keys = (cx.inputs.len() > 4).then(|| cx.input(4));
         let s = Sizes::of(&qkv.ty.shape, self.0.heads)?;
         let delta = cx.scratch(s.b * s.h * s.t);
         let tile = s.tile(cx, 1);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &dqkv.all(), &o.all(), &dy.all()]);
-        let flops = self.flops(&[qkv.ty.clone()], &[]);
+        let flops = self.flops(std::slice::from_ref(&qkv.ty), &[]);
         let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.words(keys.is_some()), vec4), flops);
-        let blocks = tiled.map_or(tile.blocks(s.t), |block| block.blocks(s.t));
+        let direct = tiled.is_none() && vec4 && attention_direct::fits(cx, s, &[&qkv, &dy]);
+        let rows = if direct { attention_direct::blocks(s.t) } else { tile.blocks(s.t) };
+        let blocks = tiled.map_or(rows, |block| block.blocks(s.t));
+        if direct {
+            (qkv, dy) = (cx.imaged(&qkv), cx.imaged(&dy));
+        }
         for range in cx.row_ranges(s.b, s.t * 3 * s.c())? {
             let wide = |x: &Operand| x.rows(range.clone(), s.t * 3 * s.c());
             let narrow = |x: &Operand| x.rows(range.clone(), s.t * s.c());
@@ -59,6 +65,7 @@ impl Operation for AttentionBackward {
                 bindings.extend(keys.as_ref().map(|keys| keys.rows(range.clone(), s.t).read()));
                 let kernel = match tiled {
                     Some(block) => block.kernel(cx.caps, s.d, Pass::Backward),
+                    None if direct => attention_direct::kernel(s.d, Pass::Backward),
                     None => {
                         let kernel = tile.variant(kernel!("attention_backward"), "OTHERS").with("D", s.d as u32);
                         kernel.with("VEC", vec4)

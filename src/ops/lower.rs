@@ -184,6 +184,9 @@ pub struct Decision {
     pub error: f64,
 }
 
+/// The largest operand of which there is a copy in an image, bytes.
+const MOST_STAGED: u64 = 256 << 20;
+
 /// What kernels may differ by that only add up in another order: thousands of times what rounding does.
 const IN_ORDER: f64 = 1e-8;
 
@@ -224,6 +227,12 @@ impl<'a> Lowering<'a> {
     pub fn scratch_in(&mut self, storage: Storage, elements: usize) -> Operand {
         self.scratch.push((elements, storage));
         Operand { root: self.first_scratch + self.scratch.len() - 1, at: 0, storage, ty: TensorType::f32([elements]) }
+    }
+
+    /// Whether there can be an image of `operand`, and texels begin where its vectors of four do.
+    pub fn fits_image(&self, operand: &Operand) -> bool {
+        let small = operand.ty.bytes() <= MOST_STAGED.min(self.caps.max_image);
+        self.caps.images && operand.storage == Storage::F32 && small && self.residual(&operand.all()) % 4 == 0
     }
 
     /// An image of `from`, 32-bit numbers by the whole four that begin on a multiple of four; the next dispatch can read it.

@@ -20,6 +20,7 @@ mod activation;
 mod attention;
 mod attention_backward;
 mod attention_cooperative;
+mod attention_direct;
 mod attention_kernels;
 mod attention_tiled;
 mod binary_cross_entropy;

@@ -18,8 +18,6 @@ use std::ops::Range;
 fn worth_an_image(words: usize, reads: usize) -> bool {
     words as f64 * (0.65 * reads as f64 - 0.4) > 25_000.0
 }
-/// The largest operand of which there is a copy, bytes.
-const MOST_STAGED: u64 = 256 << 20;
 
 /// An operand in memory: rows `ld` apart, matrices `batch` apart.
 #[derive(Clone)]
@@ -133,8 +131,7 @@ impl Product<'_> {
         }
         for (matrix, reads) in [(&mut self.a, s.n.div_ceil(4 * lanes * columns)), (&mut self.b, s.m.div_ceil(rows))] {
             let operand = &matrix.operand;
-            let small = operand.ty.bytes() <= MOST_STAGED.min(cx.caps.max_image);
-            if cx.caps.images && operand.storage == Storage::F32 && small && worth_an_image(operand.ty.elements(), reads) {
+            if cx.fits_image(operand) && worth_an_image(operand.ty.elements(), reads) {
                 matrix.operand = cx.imaged(operand);
             }
         }
