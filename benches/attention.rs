@@ -67,6 +67,9 @@ struct Work {
     backward: bool,
 }
 
+/// The graph, what goes in, and what comes out.
+type Bench = (Graph, Vec<Tensor>, Vec<Tensor>);
+
 impl Work {
     fn flops(self) -> f64 {
         let [batch, length, width] = [self.batch, self.length, self.width].map(|n| n as f64);
@@ -98,8 +101,7 @@ impl Work {
         format!("{} x {}, {mask}, {pass}", self.batch, self.length)
     }
 
-    /// The graph, what goes in, and what comes out.
-    fn record(self) -> Result<(Graph, Vec<Tensor>, Vec<Tensor>), Box<dyn Error>> {
+    fn record(self) -> Result<Bench, Box<dyn Error>> {
         let mut g = Graph::new();
         let qkv = g.input("qkv", TensorType::f32([self.batch, self.length, 3 * self.width]));
         let y = ops::attention(&mut g, qkv, self.heads, Mask { causal: self.causal, keys: None, band: self.band })?;

@@ -131,7 +131,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let state = last(g, &network, i[0], i[1], i[2])?;
             let rows = ops::reshape(g, state, [args.batch * args.context, step.generator.hidden_size])?;
             let picked = ops::embedding(g, rows, i[3])?;
-            let logits = (&network as &dyn Encoder).masked_lm(g, picked)?;
+            let logits = (&network as &dyn Encoder).whole_masked_lm(g, picked)?;
             Ok(ops::cross_entropy(g, logits, i[4], IGNORE)?.into())
         })
     };

@@ -98,7 +98,7 @@ fn train<'a>(
         }
         let rows = ops::reshape(g, last, [count, sizes.hidden])?;
         let picked = ops::embedding(g, rows, inputs[1])?;
-        let logits = network.masked_lm(g, picked)?;
+        let logits = network.whole_masked_lm(g, picked)?;
         Ok(ops::cross_entropy(g, logits, inputs[2], ops::IGNORE)?.into())
     };
     let ids = HostTensor::uints(shape, ids(count, sizes.vocab));

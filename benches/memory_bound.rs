@@ -43,6 +43,8 @@ struct Args {
     output: Output,
 }
 
+type Record<'a> = dyn Fn(&mut Graph, &[Tensor]) -> Result<Tensor, OpError> + 'a;
+
 /// An operation with one result that counts, and how much it moves.
 struct Moves<'a> {
     name: &'a str,
@@ -55,7 +57,7 @@ struct Moves<'a> {
     /// Elements that the forward and the backward pass move at least.
     forward: usize,
     backward: usize,
-    record: &'a dyn Fn(&mut Graph, &[Tensor]) -> Result<Tensor, OpError>,
+    record: &'a Record<'a>,
 }
 
 fn type_of(tensor: &HostTensor<f32>) -> TensorType {

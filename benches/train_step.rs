@@ -7,7 +7,11 @@ use clap::Parser;
 use common::{Case, Shape, Steps};
 use shaderlm::{
     graph::{Engine, Graph},
-    models::{Gpt2Config, Parameter, gpt2::{Context, Gpt2, parameters}, initialise},
+    models::{
+        Gpt2Config, Mode, Parameter,
+        gpt2::{Context, Gpt2, parameters},
+        initialise,
+    },
     ops::{HostTensor, Tensor, TensorType},
     train::{Objective, TokenBatch, Trainer},
 };
@@ -30,6 +34,9 @@ struct Args {
     /// Rows at once; several, for a plot
     #[arg(long, value_delimiter = ',', default_value = "4")]
     batch: Vec<usize>,
+    /// Also time, in turn, the training step that keeps only what each block begins with and computes the rest again
+    #[arg(long)]
+    recompute: bool,
     #[command(flatten)]
     steps: Steps,
 }
@@ -53,7 +60,7 @@ fn forward<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usi
     let input = g.input("ids", TensorType::u32(shape));
     let gpt2 = Gpt2::new(config);
     let states = gpt2.hidden_states(&mut g, input, Context::Whole { keys: None })?;
-    let logits = gpt2.whole_head(&mut g, states[states.len() - 1])?;
+    let logits = gpt2.whole_head(&mut g, states[states.len() - 1])?.tensor;
     let mut plan = engine.compile(g, &[logits], &args.steps.options())?;
     plan.set(input, HostTensor::uints(shape, ids(args, config, batch)))?;
     eprintln!("forward: {:?}", plan.stats());
@@ -66,19 +73,25 @@ fn ids(args: &Args, config: &Gpt2Config, batch: usize) -> Vec<u32> {
 }
 
 /// A step of its training.
-fn train<'a>(args: &Args, engine: &mut Engine, config: &Gpt2Config, batch: usize) -> Result<Case<'a>, Box<dyn Error>> {
+fn train<'a>(
+    args: &Args,
+    engine: &mut Engine,
+    config: &Gpt2Config,
+    (batch, recompute): (usize, bool),
+) -> Result<Case<'a>, Box<dyn Error>> {
     let shape = [batch, args.steps.context];
     let types: Vec<_> = parameters(config).iter().map(Parameter::trained).collect();
-    let loss =
-        |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(config).loss(g, inputs[0], inputs[1], None)?.into());
+    let model = Gpt2 { mode: Mode { recompute, ..Mode::default() }, ..Gpt2::new(config) };
+    let loss = |g: &mut Graph, inputs: &[Tensor], _: Option<Tensor>| Ok(model.loss(g, inputs[0], inputs[1], None)?.into());
+    let name = if recompute { "train, recomputing" } else { "train" };
     let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32(shape))).to_vec();
     let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, args.steps.settings(batch))?;
-    eprintln!("train: {:?}", trainer.stats());
+    eprintln!("{name}: {:?}", trainer.stats());
     let ids = ids(args, config, batch);
     let targets = ids.iter().map(|id| (id + 7919) % config.vocab_size as u32).collect();
     let feed = TokenBatch { ids, targets }.feed(args.steps.context);
     let flops = trainer.stats().flops;
-    Ok(args.steps.case("train", batch, flops, common::run_trainer(trainer, feed)))
+    Ok(args.steps.case(name, batch, flops, common::run_trainer(trainer, feed)))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -95,7 +108,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             cases.push(forward(&args, engine, &config, batch)?);
         }
         if args.steps.mode.train() {
-            cases.push(train(&args, engine, &config, batch)?);
+            cases.push(train(&args, engine, &config, (batch, false))?);
+        }
+        if args.recompute {
+            cases.push(train(&args, engine, &config, (batch, true))?);
         }
         Ok(cases)
     })

@@ -3,20 +3,25 @@
 use crate::harness::{AWKWARD, Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
     graph::{Graph, PlanOptions, gradients, kernels},
-    ops::{self, HostTensor, IGNORE, Sgd, Tensor, TensorType},
+    ops::{self, HostTensor, IGNORE, Logits, Sgd, Tensor, TensorType},
 };
+
+/// The kernels that `wanted` takes.
+fn labels_of(g: &Graph, wanted: &[Tensor], options: &PlanOptions) -> Vec<String> {
+    let engine = engine();
+    kernels(g, wanted, engine.capabilities().unwrap(), options).unwrap().iter().map(|k| k.label()).collect()
+}
 
 /// How many dispatches of `wanted` are of the kernel that does both passes, of the forward kernel and of the backward one.
 fn passes(g: &Graph, wanted: &[Tensor], options: &PlanOptions) -> [usize; 3] {
-    let engine = engine();
-    let labels: Vec<_> = kernels(g, wanted, engine.capabilities().unwrap(), options).unwrap().iter().map(|k| k.label()).collect();
+    let labels = labels_of(g, wanted, options);
     ["cross_entropy_gradient", "cross_entropy", "cross_entropy_backward"]
         .map(|name| labels.iter().filter(|label| label.split('{').next() == Some(name)).count())
 }
 
 /// The loss, and three times the gradient.
 fn both(c: &mut Case, logits: Tensor, labels: Tensor, classes: usize) -> [Tensor; 2] {
-    let loss = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+    let loss = ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).unwrap();
     let scaled = ops::scale(&mut c.g, loss, 3.0).unwrap();
     [loss, gradients(&mut c.g, scaled, &[logits]).unwrap()[0].unwrap()]
 }
@@ -39,6 +44,42 @@ fn both_passes_in_one_kernel_or_two() {
             }
         }
     }
+}
+
+#[test]
+fn a_gradient_takes_the_place_of_logits_that_nothing_else_reads() {
+    for width in AWKWARD.into_iter().chain([8, 1088, 4100, 9001]) {
+        for (hardware, read_again) in [(false, false), (true, false), (false, true)] {
+            let (mut c, logits, labels) = case(9, width);
+            let logits = ops::scale(&mut c.g, logits, 1.5).unwrap();
+            let mut wanted = both(&mut c, logits, labels, width - width / 7).to_vec();
+            if read_again {
+                wanted.push(ops::scale(&mut c.g, logits, 2.0).unwrap());
+            }
+            let found = labels_of(&c.g, &wanted, &PlanOptions::default());
+            assert_eq!(found.iter().any(|label| label.contains("INPLACE")), !read_again, "{found:?}");
+            let engine = if hardware { engine_as_hardware() } else { engine() };
+            let what = format!("[9,{width}] in place, as hardware {hardware}, read again {read_again}");
+            c.check_with(engine, PlanOptions::default(), &what, &wanted, Bound::Elementwise);
+        }
+    }
+    // The host reads them, or a view of them.
+    for view in [false, true] {
+        let (mut c, logits, labels) = case(9, 64);
+        let logits = ops::scale(&mut c.g, logits, 1.5).unwrap();
+        let mut wanted = both(&mut c, logits, labels, 64).to_vec();
+        wanted.push(if view { ops::slice(&mut c.g, logits, 0, 2..3).unwrap() } else { logits });
+        assert!(!labels_of(&c.g, &wanted, &PlanOptions::default()).iter().any(|label| label.contains("INPLACE")));
+        c.check("logits that are read", &wanted, Bound::Elementwise);
+    }
+    // Of a part of what was made nothing can be taken.
+    let (mut c, logits, _) = case(9, 64);
+    let logits = ops::scale(&mut c.g, logits, 1.5).unwrap();
+    let part = ops::slice(&mut c.g, logits, 0, 1..4).unwrap();
+    let labels = c.ids([3], vec![3, 0, IGNORE]);
+    let wanted = both(&mut c, part, labels, 64);
+    assert!(!labels_of(&c.g, &wanted, &PlanOptions::default()).iter().any(|label| label.contains("INPLACE")));
+    c.check("a part of the logits", &wanted, Bound::Elementwise);
 }
 
 #[test]
@@ -142,7 +183,7 @@ fn among_the_first_classes() {
         let what = format!("cross_entropy among {classes} of {width}");
         let make = || {
             let (mut c, logits, labels) = case(9, width);
-            let y = ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).unwrap();
+            let y = ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).unwrap();
             (c, y, logits)
         };
         let (c, y, _) = make();
@@ -152,7 +193,7 @@ fn among_the_first_classes() {
     }
     let (mut c, logits, labels) = case(9, 7);
     for classes in [0, 8] {
-        assert!(ops::cross_entropy_among(&mut c.g, logits, labels, IGNORE, classes).is_err());
+        assert!(ops::cross_entropy(&mut c.g, Logits::among(logits, classes), labels, IGNORE).is_err());
     }
 }
 

@@ -1,4 +1,4 @@
-//! add, mul, scale.
+//! add, mul, div, scale.
 
 use crate::harness::{AWKWARD, Bound, Case};
 use shaderlm::{
@@ -24,6 +24,27 @@ fn binary_forward_and_backward() {
                 let y = op(&mut c.g, a, b).unwrap();
                 c.check_backward(&format!("{name} [{rows},{n}] with [{n}]"), y, &[a, b], Bound::Nmse);
             }
+        }
+    }
+}
+
+#[test]
+fn division_forward_and_backward() {
+    for n in AWKWARD {
+        for rows in [1, 3] {
+            let make = || {
+                let mut c = Case::new();
+                let a = c.input([rows, n]);
+                // Away from 0, where the quotient is steep.
+                let below = c.normal(n).into_iter().map(|x| if x < 0.0 { x - 0.5 } else { x + 0.5 }).collect();
+                let b = c.feed([n], below);
+                let y = ops::div(&mut c.g, a, b).unwrap();
+                (c, [a, b], y)
+            };
+            let (c, _, y) = make();
+            c.check(&format!("div [{rows},{n}] by [{n}]"), &[y], Bound::Elementwise);
+            let (c, inputs, y) = make();
+            c.check_backward(&format!("gradient of div [{rows},{n}] by [{n}]"), y, &inputs, Bound::Nmse);
         }
     }
 }

@@ -180,7 +180,7 @@ fn beginnings_that_prompts_share_go_through_the_model_once() {
         let with = |rest: &[u32]| [&preamble[..], rest].concat();
         let batch = [with(&[9, 8, 7]), with(&[50, 51, 52, 53, 54, 55, 56]), with(&[60]), with(&[9, 8, 1, 2])];
         let alone: Vec<_> =
-            batch.iter().map(|prompt| text(&mut engine, &model, &[prompt.clone()], (12, 100), sampling(0.0, 0), |_| {}).0.remove(0)).collect();
+            batch.iter().map(|prompt| text(&mut engine, &model, std::slice::from_ref(prompt), (12, 100), sampling(0.0, 0), |_| {}).0.remove(0)).collect();
         for chunk in [512, 40, 7] {
             let mut generator = Generator::new(&mut engine, model.gpt2().unwrap(), 4, 100, sampling(0.0, 0)).unwrap();
             generator.set_chunk(chunk);

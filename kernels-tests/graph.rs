@@ -54,6 +54,45 @@ fn recomputation_saves_memory_and_changes_nothing() {
     assert!(little.flops > much.flops, "it has to compute more");
 }
 
+/// Loss and gradients of a GPT-2 with more tokens than a block makes of a row, and how often the head's loss is computed. Of every five
+/// targets one is ignored, or all are.
+fn wide(engine: &mut Engine, recompute: bool, all_ignored: bool) -> (Vec<Vec<f32>>, usize) {
+    let config = Gpt2Config { vocab_size: 1_001, n_layer: 1, n_positions: 75, ..config() };
+    initialise(&parameters(&config), engine, 3).unwrap();
+    let shape = [10, 75];
+    let mut g = Graph::new();
+    let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
+    let model = Gpt2 { config: &config, mode: Mode { recompute, ..Mode::default() } };
+    let loss = model.loss(&mut g, ids, targets, None).unwrap();
+    let list: Vec<_> =
+        parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let mut wanted = vec![loss];
+    wanted.extend(gradients(&mut g, loss, &list).unwrap().into_iter().map(Option::unwrap));
+    let losses = g.nodes().iter().filter(|node| node.op.name().starts_with("cross_entropy_rows")).count();
+    let mut plan = engine.compile(g, &wanted, &PlanOptions::default()).unwrap();
+    plan.set(ids, HostTensor::uints(shape, (0..750).map(|i| i * 7 % 1_001).collect())).unwrap();
+    let target = |i: u32| if all_ignored || i % 5 == 3 { ops::IGNORE } else { (i * 11 + 3) % 1_001 };
+    plan.set(targets, HostTensor::uints(shape, (0..750).map(target).collect())).unwrap();
+    plan.run(engine).unwrap();
+    (wanted.iter().map(|&t| plan.get(t).unwrap().f().to_vec()).collect(), losses)
+}
+
+#[test]
+fn a_head_that_is_recomputed_goes_by_parts_of_the_rows() {
+    for make in [engine as fn() -> Engine, Engine::cpu] {
+        let (whole, none) = wide(&mut make(), false, false);
+        let (parts, losses) = wide(&mut make(), true, false);
+        // 384 rows and the other 366, each again in the backward pass.
+        assert_eq!((none, losses), (0, 4));
+        for (i, (parts, whole)) in parts.iter().zip(&whole).enumerate() {
+            let whole: Vec<_> = whole.iter().map(|&x| f64::from(x)).collect();
+            assert!(nmse(parts, &whole) < 1e-11, "output {i}: {}", nmse(parts, &whole));
+        }
+        let (nothing, _) = wide(&mut make(), true, true);
+        assert!(nothing[0][0].is_nan() && nothing[1..].iter().flatten().all(|&x| x == 0.0), "nothing counts");
+    }
+}
+
 #[test]
 fn fusion_and_the_arena_change_nothing_but_the_cost() {
     let (fused, stats) = run(&mut engine(), false, &PlanOptions::default());

@@ -1,8 +1,10 @@
 //! The tests that decide: every operation against its f64 reference on the adapter at hand, every backward rule by
 //! finite differences, and whole models against their reference implementation.
 
-mod harness;
+// Cases are tables of tuples.
+#![allow(clippy::type_complexity)]
 
+mod harness;
 
 mod activation;
 mod attention;
@@ -54,3 +56,4 @@ mod tokens;
 mod trainer;
 mod tune;
 mod view;
+mod whole_vocabulary;

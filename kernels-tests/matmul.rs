@@ -23,7 +23,7 @@ fn every_layout_forward_and_backward() {
     for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {
         for shape in SHAPES {
             let what = format!("matmul {shape:?}, transposed {ta} {tb}");
-            let settings = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7, ..Layout::default() };
+            let settings = Layout { transpose_a: ta, transpose_b: tb, alpha: 0.7 };
             let mut c = Case::new();
             let (a, b) = operands(&mut c, shape, ta, tb);
             let y = ops::matmul_with(&mut c.g, a, b, None, settings).unwrap();
@@ -186,7 +186,10 @@ fn every_kernel_that_can_be_chosen() {
             }
         }
     }
-    for part in ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"] {
+    let lanes = engine_as_hardware().capabilities().unwrap().subgroup;
+    let of_subgroups = lanes.map_or(Vec::new(), |lanes| [1, 2].map(|columns| format!("direct 16x{}", 4 * lanes * columns)).to_vec());
+    let parts = ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"];
+    for part in parts.into_iter().chain(of_subgroups.iter().map(String::as_str)) {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
     }
 }

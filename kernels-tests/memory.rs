@@ -2,7 +2,7 @@
 
 use crate::harness::{engine, settings};
 use shaderlm::{
-    graph::{Graph, PlanStats},
+    graph::{Graph, PlanOptions, PlanStats, gradients, memory},
     models::{
         Gpt2Config, Mode, Parameter,
         gpt2::{Gpt2, parameters},
@@ -44,10 +44,11 @@ fn weights() -> usize {
 
 /// Numbers that must live at once when the backward pass begins. For each token a block keeps: what its two layer norms take (2 C) and
 /// give (2 C), q, k and v (3 C), what attention gives (C), and the wide layer before GELU and after (8 C); and one number a head
-/// (log-sum-exp), two a layer norm. Then there are the last layer norm's input and result, the logits, and their gradient.
+/// (log-sum-exp), two a layer norm. Then there are the last layer norm's input and result, and the logits, whose place their
+/// gradient takes.
 fn activations() -> usize {
     let block = 16 * WIDTH + HEADS + 4;
-    TOKENS * (LAYERS * block + 2 * WIDTH + 2 + 2 * WHOLE_VOCAB)
+    TOKENS * (LAYERS * block + 2 * WIDTH + 2 + WHOLE_VOCAB)
 }
 
 #[test]
@@ -68,6 +69,30 @@ fn mixed_precision_halves_the_activations() {
     let must = (whole.peak_bytes as usize) / 2 + 2 * weights();
     let found = half.peak_bytes as usize;
     assert!(found as f64 <= 1.1 * must as f64, "{found} bytes for {must}");
+}
+
+/// Activations of GPT-2 124M over 8 x 1024 tokens by the plan of its loss and gradients, bytes.
+fn activations_124m(recompute: bool, precision: Precision) -> u64 {
+    let config = Gpt2Config::default();
+    let mut g = Graph::new();
+    let [ids, targets] = ["ids", "targets"].map(|name| g.input(name, TensorType::u32([8, 1024])));
+    let model = Gpt2 { config: &config, mode: Mode { recompute, ..Mode::default() } };
+    let loss = model.loss(&mut g, ids, targets, None).unwrap();
+    let variables: Vec<_> =
+        parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let mut wanted = vec![loss];
+    wanted.extend(gradients(&mut g, loss, &variables).unwrap().into_iter().flatten());
+    let options = PlanOptions { precision, ..PlanOptions::default() };
+    memory(&g, &wanted, engine().capabilities().unwrap(), &options).unwrap().arena
+}
+
+#[test]
+fn recomputation_of_gpt2_124m() {
+    for precision in [Precision::F32, Precision::Mixed] {
+        let [kept, again] = [false, true].map(|recompute| activations_124m(recompute, precision));
+        println!("{precision:?}: {kept} bytes, recomputed {again}");
+        assert!(again * 3 <= kept, "{again} bytes of {kept}");
+    }
 }
 
 #[test]

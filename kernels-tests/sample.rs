@@ -3,7 +3,7 @@
 use crate::harness::{AWKWARD, Bound, Case, engine};
 use shaderlm::{
     graph::{Engine, Graph, PlanOptions},
-    ops::{self, HostTensor, Sample, StopTokens, TensorType, random::threefry},
+    ops::{self, HostTensor, Logits, Sample, StopTokens, TensorType, random::threefry},
 };
 
 const PLAIN: Sample = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, repetition_penalty: 1.0 };
@@ -36,6 +36,29 @@ fn every_rule() {
             let chosen = ops::sample(&mut c.g, logits, seen, rng, rule).unwrap();
             c.check(&format!("{rule:?} of {width}"), &[chosen], Bound::Exact);
         }
+    }
+}
+
+#[test]
+fn tokens_among_the_first_logits() {
+    for (width, tokens) in [(64, 50), (64, 1), (7, 7), (1088, 1025), (50_304, 50_257)] {
+        for rule in
+            [Sample { temperature: 0.0, ..PLAIN }, PLAIN, Sample { top_k: 5, ..PLAIN }, Sample { top_p: 0.9, top_k: 60, ..PLAIN }]
+        {
+            let mut c = Case::new();
+            // What stands behind the tokens is larger than they are.
+            let logits = c.normal(5 * width).into_iter().enumerate().map(|(i, x)| if i % width < tokens { x - 50.0 } else { x });
+            let logits = logits.collect();
+            let logits = c.feed([5, width], logits);
+            let rng = c.ids([2], vec![42, width as u32]);
+            let chosen = ops::sample(&mut c.g, Logits::among(logits, tokens), None, rng, rule).unwrap();
+            c.check(&format!("{rule:?} among {tokens} of {width}"), &[chosen], Bound::Exact);
+        }
+    }
+    let mut c = Case::new();
+    let logits = c.input([5, 7]);
+    for tokens in [0, 8] {
+        assert!(ops::likeliest(&mut c.g, Logits::among(logits, tokens)).is_err());
     }
 }
 

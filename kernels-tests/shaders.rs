@@ -325,7 +325,8 @@ fn variants() -> BTreeMap<String, Kernel> {
     let mut found: BTreeMap<_, _> = Ceilings::kernels().into_iter().map(|kernel| (kernel.label(), kernel)).collect();
     for caps in adapters() {
         for (g, wanted) in &graphs {
-            let plans = [(false, None), (true, None)].into_iter().chain((0..9).map(|choice| (false, Some(choice))));
+            let most = decisions(g, wanted, &caps, &PlanOptions::default()).map_or(0, |found| found.iter().map(|d| d.kernels.len()).max().unwrap_or(0));
+            let plans = [(false, None), (true, None)].into_iter().chain((0..most).map(|choice| (false, Some(choice))));
             let precisions = if caps.f16 { vec![Precision::F32, Precision::Mixed] } else { vec![Precision::F32] };
             for ((no_fusion, choice), &precision) in plans.flat_map(|plan| precisions.iter().map(move |p| (plan, p))) {
                 let options = PlanOptions { no_fusion, choices: choice.into_iter().collect(), precision, ..PlanOptions::default() };
@@ -408,6 +409,13 @@ fn allowed(label: &str) -> Allowed {
 fn every_variant_translates() {
     let variants = variants();
     assert!(variants.len() > 150, "{} variants", variants.len());
+    for shader in ["attention_tiled", "attention_backward_tiled", "matmul_direct"] {
+        for lanes in [8, 32, 64] {
+            let words = if shader == "matmul_direct" { format!("LANES={lanes},") } else { format!("SUBGROUP={lanes},") };
+            let found = variants.keys().any(|label| label.starts_with(&format!("{shader}{{")) && label.contains(&words));
+            assert!(found, "no {shader} for subgroups of {lanes}");
+        }
+    }
     for (label, kernel) in &variants {
         let source = kernel.wgsl().unwrap_or_else(|e| panic!("{e}"));
         let module = naga::front::wgsl::parse_str(&source)

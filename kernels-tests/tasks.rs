@@ -491,7 +491,7 @@ fn the_best_answer_of_several_windows() {
     let logits = [(&a[..], &b[..]), (&c[..], &d[..]), (&e[..], &f[..])];
     let prediction = best_answer(context, &windows, &logits).unwrap();
     assert_eq!((prediction.text.as_str(), prediction.range, prediction.score), ("c d", 14..17, 4.5));
-    let nothing = vec![f32::NAN; 8];
+    let nothing = [f32::NAN; 8];
     assert!(best_answer(context, &windows, &[(&nothing[..], &nothing[..]); 3]).is_none());
 }
 

@@ -68,6 +68,16 @@ fn rows_behind_a_variables_own_are_zeros() {
         let y = ops::matmul_with(&mut c.g, x, whole, None, transposed).unwrap();
         let y = ops::scale(&mut c.g, y, 0.5).unwrap();
         c.check_backward(&format!("product with the whole rows of [{rows},{width}]"), y, &[x, table], Bound::Nmse);
+        let mut c = Case::new();
+        let values = c.normal(rows * width);
+        let table = c.variable("table", HostTensor::floats([rows, width], values));
+        let values = c.normal(rows);
+        let bias = c.variable("bias", HostTensor::floats([rows], values));
+        let x = c.input([m, width]);
+        let [whole, elements] = [table, bias].map(|t| ops::whole_rows(&mut c.g, t).unwrap());
+        let y = ops::matmul_with(&mut c.g, x, whole, Some(elements), transposed).unwrap();
+        let y = ops::scale(&mut c.g, y, 0.5).unwrap();
+        c.check_backward(&format!("and with a whole bias of [{rows}]"), y, &[x, table, bias], Bound::Nmse);
     }
 }
 
@@ -80,6 +90,6 @@ fn only_a_variable_has_rows_behind_its_own() {
     let error = engine().compile(g, &[y], &PlanOptions::default()).err().unwrap().to_string();
     assert!(error.contains("only a variable"), "{error}");
     let mut g = Graph::new();
-    let x = g.input("x", TensorType::f32([50]));
-    assert!(ops::whole_rows(&mut g, x).is_ok(), "what is no matrix has no rows to spare, and needs none");
+    let x = g.input("x", TensorType::f32([2, 25, 3]));
+    assert!(ops::whole_rows(&mut g, x).is_ok(), "what is neither a matrix nor a vector has nothing to spare, and needs nothing");
 }

@@ -5,8 +5,9 @@
 //   query side: a is q, b is dy, x is k, y is v: ds = p (b y - delta), and dq += ds x; also makes delta = sum(dy * o)
 //   QUERY off:  a is k, b is v, x is q, y is dy: dv += p y, dk += ds x
 //   BOTH: x and y have a tile each; else one takes the other's place, and on the key side x is staged twice
+//   SUBGROUP: probabilities and their gradients stay in registers (see attention_tile.wgsl): barriers are for x and y alone
 {% include "group.wgsl" %}
-{% from "attention_tile.wgsl" import N, TX, WG, GROUPS, COLUMN_VECTORS, comp, stage, scores, gather, places, store %}
+{% from "attention_tile.wgsl" import N, TX, WG, GROUPS, COLUMN_VECTORS, comp, stage, scores, gather, row_sum, places, store %}
 {% set V = "vec4<" %}
 {% set E = ">" %}
 {% include "attention_backward_bindings.wgsl" %}
@@ -16,8 +17,10 @@ var<workgroup> x: array<vec4<f32>, {{ COLUMN_VECTORS }}>;
 {% if BOTH %}
 var<workgroup> y: array<vec4<f32>, {{ COLUMN_VECTORS }}>;
 {% endif %}
+{% if not SUBGROUP %}
 // Probabilities, or their gradients.
 var<workgroup> t: array<vec4<f32>, {{ ROWS * TX }}>;
+{% endif %}
 {% set Y = "y" if BOTH else "x" %}
 {% macro stage_x() %}
 {{ stage("x", "qkv", "k_at" if QUERY else "q_at", "(3u * c)", "at", "p.t", COLUMNS, true, "") }}
@@ -29,10 +32,19 @@ var<workgroup> t: array<vec4<f32>, {{ ROWS * TX }}>;
 {{ stage(Y, "dy", "dy_at", "c", "at", "p.t", COLUMNS, true, "") }}
 {% endif %}
 {% endmacro %}
+{# Once nothing reads what is there. #}
 {% macro put(name) %}
+{% if not SUBGROUP %}
 {% for r in range(TM) %}
         t[(ty * {{ TM }}u + {{ r }}u) * {{ TX }}u + tx] = {{ name }}{{ r }};
 {% endfor %}
+{% endif %}
+{% endmacro %}
+{# Where nothing was staged, and only what was put needs it. #}
+{% macro barrier() %}
+{% if not SUBGROUP %}
+        workgroupBarrier();
+{% endif %}
 {% endmacro %}
 {# Probabilities from scores, s to s; then their gradients, u to u. #}
 {% macro probabilities() %}
@@ -68,6 +80,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% if QUERY %}
 {{ stage("b", "dy", "dy_at", "c", "first", "p.t", ROWS, false, "") }}
     workgroupBarrier();
+{% if not SUBGROUP %}
     // Through the tile of scores, from one lane a row to the row's lanes.
     for (var row = lane; row < {{ ROWS }}u; row = row + {{ WG }}u) {
         let o_at = p.o_at / 4u + (batch * p.t + min(first + row, p.t - 1u)) * c + head * {{ N }}u;
@@ -79,13 +92,24 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         t[row].x = sum;
     }
     workgroupBarrier();
+{% endif %}
 {% else %}
 {{ stage("b", "qkv", "v_at", "(3u * c)", "first", "p.t", ROWS, false, "") }}
 {% endif %}
 {% for r in range(TM) %}
     let row{{ r }} = first + ty * {{ TM }}u + {{ r }}u;
 {% if QUERY %}
+{% if SUBGROUP %}
+    var delta{{ r }} = 0.0;
+    for (var i = tx; i < {{ N }}u; i = i + {{ TX }}u) {
+        let o_at = p.o_at / 4u + (batch * p.t + min(row{{ r }}, p.t - 1u)) * c + head * {{ N }}u;
+        delta{{ r }} = delta{{ r }} + dot(b[(ty * {{ TM }}u + {{ r }}u) * {{ N }}u + i], vec4<f32>(o[o_at + i]));
+    }
+{{ row_sum("delta" ~ r) }}
+    if (tx == 0u && row{{ r }} < p.t) { delta[delta_at + row{{ r }}] = delta{{ r }}; }
+{% else %}
     let delta{{ r }} = t[ty * {{ TM }}u + {{ r }}u].x;
+{% endif %}
     let lse{{ r }} = lse[lse_at + min(row{{ r }}, p.t - 1u)];
 {% elif PADDED %}
     let keep{{ r }} = keys[p.keys_at + batch * p.t + min(row{{ r }}, p.t - 1u)] != 0u;
@@ -132,11 +156,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {{ gradients() }}
 {% if not QUERY %}
 {{ put("s") }}
-        workgroupBarrier();
-{{ gather("db", "y") }}
-        workgroupBarrier();
+{{ barrier() }}
+{{ gather("db", "y", "s") }}
+{{ barrier() }}
 {% endif %}
 {{ put("u") }}
+{{ barrier() }}
 {% elif QUERY %}
 {{ stage_y() }}
         workgroupBarrier();
@@ -148,6 +173,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {{ probabilities() }}
 {{ gradients() }}
 {{ put("u") }}
+{{ barrier() }}
 {% else %}
 {{ stage_x() }}
         workgroupBarrier();
@@ -159,13 +185,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         workgroupBarrier();
 {{ scores("u", "b", "x") }}
 {{ gradients() }}
-{{ gather("db", "x") }}
+{{ gather("db", "x", "s") }}
         workgroupBarrier();
 {{ put("u") }}
 {{ stage_x() }}
-{% endif %}
         workgroupBarrier();
-{{ gather("da", "x") }}
+{% endif %}
+{{ gather("da", "x", "u") }}
     }
 {% for r in range(TM) %}
     if (row{{ r }} < p.t) {

@@ -8,6 +8,7 @@ struct Params { groups: u32, width: u32, classes: u32, ignored: u32, x_at: u32, 
 @group(0) @binding(2) var<storage, read> labels: array<u32>;
 @group(0) @binding(3) var<storage, read_write> losses: array<f32>;
 @group(0) @binding(4) var<storage, read_write> lses: array<f32>;
+{% set X = "x" %}
 {% include "log_sum_exp.wgsl" %}
 
 @compute @workgroup_size({{ WG }})

@@ -1,10 +1,12 @@
-// Matrix product straight from storage, for software adapters: the 8 lanes of a workgroup hold ROWS x 32*COLS outputs in
-// named registers, 4 neighbouring columns a lane and vec4. No workgroup memory, no barrier.
+// Matrix product straight from storage: the LANES lanes of a workgroup hold ROWS x 4*LANES*COLS outputs in named registers, 4
+// neighbouring columns a lane and vec4. No workgroup memory, no barrier. For software adapters, with 8 lanes; with SUBGROUP also
+// for GPUs, with as many as a subgroup has.
 //
-// What costs time there is not arithmetic but loads: Mesa 22.3 turns each one, uniform or not, into a loop over the 8 lanes
+// What costs time on software adapters is not arithmetic but loads: Mesa 22.3 turns each one, uniform or not, into a loop over the 8 lanes
 // with a bounds check for each component; loads of images it does by vectors. So every load is a vec4 that differs from lane to
 // lane, 32 numbers a load, and with SUBGROUP (a workgroup is one subgroup) the operand a is spread over the lanes, each of which then broadcasts its part:
 //   a [m,k]: lane l has row l of 8, 4 steps of k         AT, a [k,m]: lane l has rows 4l to 4l+3 of 32, one step of k
+//   (of 16 lanes: of 16 and of 64; those that would be beyond ROWS repeat the last)
 //   b [k,n]: lane l has columns 4l to 4l+3, one step     BT, b [n,k]: the same columns, 4 steps of each
 // Without SUBGROUP all lanes read the same rows of a.
 //   AIMAGE, BIMAGE: a, b are images; all that is read of them comes in vec4s.
@@ -31,10 +33,10 @@
 {% set comp = ["x", "y", "z", "w"] %}
 {% set STEPS = 4 if K4 else 1 %}
 {# Rows of a that one load fetches for all lanes together. #}
-{% set SPREAD = (32 if AT else 8) if SUBGROUP else (4 if AT else 1) %}
+{% set SPREAD = (4 * LANES if AT else LANES) if SUBGROUP else (4 if AT else 1) %}
 {% set LOADS = (ROWS + SPREAD - 1) // SPREAD %}
 
-@compute @workgroup_size(8)
+@compute @workgroup_size({{ LANES }})
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let g = group_index(id, count);
     if (g >= p.groups) { return; }
@@ -43,11 +45,13 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let tile = g % tiles;
     // Neighbouring workgroups share the panel of b.
     let m0 = (tile % p.tiles_m) * {{ ROWS }}u;
-    let n0 = (tile / p.tiles_m) * {{ 32 * COLS }}u + lane * 4u;
+    let n0 = (tile / p.tiles_m) * {{ 4 * LANES * COLS }}u + lane * 4u;
     let a_at = p.a_at + batch * p.a_batch;
     let b_at = p.b_at + batch * p.b_batch;
 {# Rows and columns beyond the edge repeat the last one, and are not written. #}
-{% macro row(l, i) %}m0 + {{ SPREAD * l + i }}u{% if SUBGROUP %} + lane{{ " * 4u" if AT else "" }}{% endif %}{% endmacro %}
+{% set HOLDERS = (ROWS + 3) // 4 if AT else ROWS %}
+{% set holder = "min(lane, " ~ (HOLDERS - 1) ~ "u)" if HOLDERS < LANES else "lane" %}
+{% macro row(l, i) %}m0 + {{ SPREAD * l + i }}u{% if SUBGROUP %} + {{ holder }}{{ " * 4u" if AT else "" }}{% endif %}{% endmacro %}
 {% for l in range(LOADS) %}
 {% if not AT %}
     let a_{{ l }} = (a_at + min({{ row(l, 0) }}, p.m - 1u) * p.lda){{ " / 4u" if AVEC else "" }};
@@ -61,12 +65,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% for c in range(COLS) %}
 {% if BVEC and not BT %}
-    let b_{{ c }} = (b_at + min(n0 + {{ 32 * c }}u, p.n - 4u)) / 4u;
+    let b_{{ c }} = (b_at + min(n0 + {{ 4 * LANES * c }}u, p.n - 4u)) / 4u;
 {% else %}
 {% for j in range(4) %}
-    let b_{{ c }}_{{ j }} = {% if BT %}(b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u) * p.ldb){{ " / 4u" if BVEC else "" }}{% else %}b_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u){% endif %};
+    let b_{{ c }}_{{ j }} = {% if BT %}(b_at + min(n0 + {{ 4 * LANES * c + j }}u, p.n - 1u) * p.ldb){{ " / 4u" if BVEC else "" }}{% else %}b_at + min(n0 + {{ 4 * LANES * c + j }}u, p.n - 1u){% endif %};
 {% if PACKED and SCALED %}
-    let scales_{{ c }}_{{ j }} = p.scales_at + min(n0 + {{ 32 * c + j }}u, p.n - 1u) * scale_words();
+    let scales_{{ c }}_{{ j }} = p.scales_at + min(n0 + {{ 4 * LANES * c + j }}u, p.n - 1u) * scale_words();
 {% endif %}
 {% endfor %}
 {% endif %}
@@ -151,7 +155,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (m0 + {{ r }}u < p.m) {
         let at = y0 + (m0 + {{ r }}u) * p.ldy;
 {% for c in range(COLS) %}
-        finish_four(s{{ r }}_{{ c }}, at + n0 + {{ 32 * c }}u, n0 + {{ 32 * c }}u);
+        finish_four(s{{ r }}_{{ c }}, at + n0 + {{ 4 * LANES * c }}u, n0 + {{ 4 * LANES * c }}u);
 {% endfor %}
     }
 {% endfor %}

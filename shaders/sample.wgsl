@@ -1,10 +1,11 @@
-// The next token of a row of logits, one workgroup a row: repetition penalty, temperature, top-k, top-p, then the largest
-// of logit + Gumbel noise, which is a draw from softmax (Gumbel 1954; Maddison, Tarlow, Minka, "A* sampling", 2014).
+// The next token of a row of `width` logits, of which the first `classes` are of tokens, one workgroup a row: repetition penalty,
+// temperature, top-k, top-p, then the largest of logit + Gumbel noise, which is a draw from softmax (Gumbel 1954; Maddison, Tarlow,
+// Minka, "A* sampling", 2014).
 // Nothing is sorted: the bounds of top-k and top-p are found bit by bit, over a total order of floats as integers.
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 struct Params {
-    groups: u32, width: u32, first_row: u32, text_rows: u32, top_k: u32, top_p: f32, factor: f32, penalty: f32, ring: u32,
+    groups: u32, width: u32, classes: u32, first_row: u32, text_rows: u32, top_k: u32, top_p: f32, factor: f32, penalty: f32, ring: u32,
     stop_a: u32, stop_b: u32, stop_c: u32, stop_d: u32,
     x_at: u32, rng_at: u32, y_at: u32,
 {% if SEEN %}
@@ -53,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let row = group_index(id, count);
     if (row >= p.groups) { return; }
     // A text that has ended has nothing to choose from.
-    let width = {{ "select(p.width, 0u, ended(row))" if STOPS else "p.width" }};
+    let width = {{ "select(p.classes, 0u, ended(row))" if STOPS else "p.classes" }};
     // The key that a token must reach.
     var least = 0u;
 {% if TOP_K %}

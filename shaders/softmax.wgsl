@@ -5,6 +5,7 @@ struct Params { groups: u32, width: u32, x_at: u32, y_at: u32 }
 @group(0) @binding(0) var<uniform> p: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
+{% set X = "x" %}
 {% include "log_sum_exp.wgsl" %}
 
 @compute @workgroup_size({{ WG }})

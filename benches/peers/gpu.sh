@@ -49,6 +49,7 @@ training() {
     --width 768 --layers 12 --heads 12 --batch 8
   compare side_products 60 torch-cuda,torch-cuda-bf16 --tasks matmul,attention --matmuls 4096,4096,4096,nn 4096,4096,4096,nt \
     --attentions 8,1024,768,12
+  part recompute 40 "$BIN/train_step" --model gpt2-124m --context 1024 --batch 8 --mode train --recompute --precision mixed
   part attention 20 "$BIN/attention" --model gpt2-124m --lengths 1024,4096 --max-length 4096 --batch 4
   part memory_bound 20 "$BIN/memory_bound" --model gpt2-124m --rows 8192
   [ ! -x "$BIN/kernels" ] || part tests 60 "$BIN/kernels" --include-ignored attention cooperative matmul mixed optimizer reduce tune

@@ -1,6 +1,8 @@
 {# What the tiled kernels of attention share; they import it, and it sees their defines. A workgroup has ROWS rows of one side and
    meets the other side's COLUMNS at a time; a lane, at (tx, ty), makes TM x 4 of a tile of scores, and TM rows by every TX-th vector
-   of a product with it. Rows in workgroup memory are D wide, in vectors. #}
+   of a product with it. Rows in workgroup memory are D wide, in vectors.
+   SUBGROUP: the lanes side by side, which have a row of scores between them, are of one subgroup of so many lanes, and exchange what
+   they have of it by shuffles; else, where it is 0, through workgroup memory. #}
 {% set comp = ["x", "y", "z", "w"] %}
 {# Vectors of a row; lanes side by side, which is also vectors of a row of scores; vectors that a lane makes of a row of D. #}
 {% set N = D // 4 %}
@@ -52,11 +54,11 @@
         }
 {% endmacro %}
 
-{# sum[r]_[n] += the scores' tile times `x`. #}
-{% macro gather(sum, x) %}
+{# sum[r]_[n] += the scores' tile, of which a lane has s[r], times `x`. #}
+{% macro gather(sum, x, s) %}
         for (var four = 0u; four < {{ TX }}u; four = four + 1u) {
 {% for r in range(TM) %}
-            let t{{ r }} = t[(ty * {{ TM }}u + {{ r }}u) * {{ TX }}u + four];
+            let t{{ r }} = {% if SUBGROUP %}subgroupShuffle({{ s }}{{ r }}, row_lanes + four){% else %}t[(ty * {{ TM }}u + {{ r }}u) * {{ TX }}u + four]{% endif %};
 {% endfor %}
 {% for n in range(GROUPS) %}
             {
@@ -72,10 +74,26 @@
         }
 {% endmacro %}
 
+{# With SUBGROUP: the largest, or the sum, of what a row's lanes have. Pairs are added up before pairs of pairs, so all get the same. #}
+{% macro row_max(x) %}
+{% for i in range(6) if 2 ** i < TX %}
+        {{ x }} = max({{ x }}, subgroupShuffleXor({{ x }}, {{ 2 ** i }}u));
+{% endfor %}
+{% endmacro %}
+{% macro row_sum(x) %}
+{% for i in range(6) if 2 ** i < TX %}
+        {{ x }} = {{ x }} + subgroupShuffleXor({{ x }}, {{ 2 ** i }}u);
+{% endfor %}
+{% endmacro %}
+
 {# Where a lane is, and which vectors of a row are its own; the last stands in for those beyond. #}
 {% macro places() %}
     let tx = lane % {{ TX }}u;
     let ty = lane / {{ TX }}u;
+{% if SUBGROUP %}
+    // The first of the row's lanes in their subgroup.
+    let row_lanes = lane % {{ SUBGROUP }}u - tx;
+{% endif %}
 {% for n in range(GROUPS) %}
     let c{{ n }} = {{ "min(tx + " ~ (n * TX) ~ "u, " ~ (N - 1) ~ "u)" if (n + 1) * TX > N else "tx + " ~ (n * TX) ~ "u" }};
 {% endfor %}

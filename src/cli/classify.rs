@@ -155,8 +155,8 @@ impl Classify {
             // Without (good) labels the inputs may do; if they do not, that is the error.
             Err(error) => {
                 let inputs = read_inputs(path, task, &columns)?;
-                let missing = matches!(error.fault, TaskFault::UnknownColumn { .. })
-                    || (task == Task::Tokens && matches!(error.fault, TaskFault::EmptyLabel));
+                let missing = matches!(*error.fault, TaskFault::UnknownColumn { .. })
+                    || (task == Task::Tokens && matches!(*error.fault, TaskFault::EmptyLabel));
                 if !missing {
                     eprintln!("shaderlm: the labels are not used: {error}");
                 }

@@ -58,7 +58,7 @@ pub struct Generate {
     #[arg(long, value_name = "S")]
     seed: Option<u32>,
     /// Stop before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     stop: Vec<String>,
     /// Token ids instead of a text prompt, such as 1,2,3
     #[arg(long, value_name = "IDS", value_delimiter = ',', conflicts_with_all = ["prompt", "prompts"])]

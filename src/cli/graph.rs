@@ -8,7 +8,7 @@ use super::{
 use shaderlm::{
     checkpoint::write_atomic,
     gpu::Capabilities,
-    graph::{Graph, PlanOptions, Row, decisions, dot, gradients, rows},
+    graph::{Graph, Memory, PlanOptions, Row, decisions, dot, gradients, memory, rows},
     models::{Inputs, Mode, Model, Parameter, SHAKESPEARE},
     ops::{Precision, Tensor, TensorType},
 };
@@ -33,6 +33,9 @@ pub struct PlanArgs {
     /// With the loss and the backward pass
     #[arg(long)]
     backward: bool,
+    /// Keep only what each layer begins with for the backward pass, and compute the rest again: less memory, more work
+    #[arg(long, requires = "backward")]
+    recompute: bool,
     /// What the plan may round
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
@@ -94,6 +97,15 @@ impl GraphCommand {
             total(|r| r.flops) as f64 / 1e9,
             parameters.iter().map(|p| p.shape.elements()).sum::<usize>()
         )?;
+        let Memory { arena, images, variables, .. } = memory(&g, &outputs, caps, &options)?;
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        writeln!(
+            out,
+            "memory: {:.1} MB for variables, {:.1} MB for what a run makes, {:.1} MB for images",
+            mb(variables),
+            mb(arena),
+            mb(images)
+        )?;
         let choices = decisions(&g, &outputs, caps, &options)?;
         if !choices.is_empty() {
             writeln!(out, "kernels that were chosen")?;
@@ -143,7 +155,7 @@ impl PlanArgs {
         let inputs = Inputs { rows: self.batch * choices, time: context, choices, mask: false, types: false };
         let parameters = model.parameters(head)?;
         let mut g = Graph::new();
-        let recording = model.record(&mut g, head, inputs, Mode::default())?;
+        let recording = model.record(&mut g, head, inputs, Mode { recompute: self.recompute, ..Mode::default() })?;
         let mut outputs: Vec<_> = recording.outputs.named.iter().map(|n| n.1).collect();
         if self.backward {
             let (_, loss) = recording.loss(&mut g, &model.config, head)?;

@@ -156,7 +156,7 @@ impl Gpu {
                 features |= offered & feature;
             }
         }
-        features |= offered & Timestamps::features(&allowed);
+        features |= offered & Timestamps::features(allowed);
         let matrices = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
         let limits = if options.default_limits { wgpu::Limits::default() } else { found.adapter.limits() };
         let request = |features: wgpu::Features| {

@@ -2,9 +2,9 @@
 
 use super::{
     GraphError, PlanOptions, PlanStats,
-    arena::{self, Need},
     engine::{Stored, Variable},
     lowered::{Lowered, Step},
+    memory::{Arena, Memory, Shared},
     profile::{self, Profiled, Profiler},
     record::{Graph, Leaf, Node, Source},
 };
@@ -96,12 +96,10 @@ fn cuts(shares: &[u64], most: u64) -> Vec<usize> {
     cuts
 }
 
-/// An image for each of the roots `of`, whose needs are given; those that are dead are reused.
-fn lay_out_images(gpu: &Gpu, of: &[usize], needs: &[Need], stats: &mut PlanStats) -> Result<HashMap<usize, Image>, GraphError> {
-    let layout = arena::lay_out(needs);
-    stats.image_bytes = layout.buffers.iter().sum();
-    let images: Vec<_> = layout.buffers.iter().map(|&bytes| gpu.image("operands", bytes)).collect::<Result<_, _>>()?;
-    Ok(of.iter().zip(layout.place).map(|(&root, place)| (root, images[place].clone())).collect())
+/// An image for each of the roots that share them.
+fn images(gpu: &Gpu, shared: &Shared) -> Result<HashMap<usize, Image>, GraphError> {
+    let images: Vec<_> = shared.layout.buffers.iter().map(|&bytes| gpu.image("operands", bytes)).collect::<Result<_, _>>()?;
+    Ok(shared.roots.iter().zip(&shared.layout.place).map(|(&root, &place)| (root, images[place].clone())).collect())
 }
 
 impl GpuPlan {
@@ -115,54 +113,22 @@ impl GpuPlan {
         profiler: Option<&Arc<Profiler>>,
     ) -> Result<Self, GraphError> {
         let Lowered { nodes, steps, roots, operands, .. } = lowered;
-        let mut stats = PlanStats { dispatches: steps.len(), ..PlanStats::default() };
+        let arena = Arena::of(lowered, wanted, options.sentinel);
+        let Memory { arena: peak_bytes, planned: planned_bytes, images: image_bytes, variables: variable_bytes } = arena.memory(lowered);
 
-        // Liveness, and the arena.
-        let mut life: Vec<Option<(usize, usize)>> = vec![None; roots.len()];
-        for (at, step) in steps.iter().enumerate() {
-            for window in step.dispatch.windows() {
-                let span = life[window.root].get_or_insert((at, at));
-                span.1 = at;
-            }
-        }
-        for tensor in wanted {
-            let span = life[operands[tensor].root].get_or_insert((0, 0));
-            span.1 = steps.len();
-        }
-        let is_image = |r: &usize| roots[*r].storage == Storage::Image;
-        let (images, temporary): (Vec<_>, Vec<_>) =
-            (0..roots.len()).filter(|&r| roots[r].leaf.is_none() && life[r].is_some()).partition(is_image);
-        let needs = |of: &[usize]| -> Vec<Need> {
-            let need = |&r: &usize| {
-                let (first, last) = life[r].unwrap_or_default();
-                Need { bytes: roots[r].bytes(), first, last }
-            };
-            of.iter().map(need).collect()
-        };
-        let mut images = lay_out_images(&gpu, &images, &needs(&images), &mut stats)?;
-        let needs = needs(&temporary);
-        // With sentinels every tensor has memory of its own, so that an overrun meets a sentinel and not a neighbour.
-        let layout = if options.sentinel > 0 {
-            arena::Layout {
-                place: (0..needs.len()).collect(),
-                buffers: needs.iter().map(|n| n.bytes.next_multiple_of(256) + 2 * options.sentinel).collect(),
-            }
-        } else {
-            arena::lay_out(&needs)
-        };
-        stats.planned_bytes = needs.iter().map(|n| n.bytes).sum();
-        stats.peak_bytes = layout.buffers.iter().sum();
-        let mut arena_buffers = Vec::new();
-        for &bytes in &layout.buffers {
-            arena_buffers.push(gpu.buffer("activations", bytes)?);
+        let mut images = images(&gpu, &arena.images)?;
+        let mut buffers = Vec::new();
+        for &bytes in &arena.buffers.layout.buffers {
+            buffers.push(gpu.buffer("activations", bytes)?);
         }
         let mut memory: Vec<Option<(Buffer, u64)>> = vec![None; roots.len()];
         let mut sentinels = Vec::new();
-        for (i, &root) in temporary.iter().enumerate() {
-            let buffer = arena_buffers[layout.place[i]].clone();
+        let Shared { roots: temporary, needs, layout } = &arena.buffers;
+        for ((&root, need), &place) in temporary.iter().zip(needs).zip(&layout.place) {
+            let buffer = buffers[place].clone();
             if options.sentinel > 0 {
                 gpu.write(&buffer, 0, &vec![SENTINEL; buffer.bytes as usize])?;
-                sentinels.push((buffer.clone(), options.sentinel, needs[i].bytes));
+                sentinels.push((buffer.clone(), options.sentinel, need.bytes));
             }
             memory[root] = Some((buffer, options.sentinel));
         }
@@ -171,10 +137,8 @@ impl GpuPlan {
             memory[index] = match &root.leaf {
                 None => continue,
                 Some(Leaf::Variable(name)) => {
-                    stats.variable_bytes += bytes;
                     let variable = variables.get(name);
                     if let Some(image) = variable.and_then(|v| v.image.clone()) {
-                        stats.image_bytes += bytes;
                         images.insert(index, image);
                     }
                     match variable.map(|v| &v.data) {
@@ -242,8 +206,8 @@ impl GpuPlan {
 
         let (shares, flops) = shares(g, nodes, steps);
         let cuts = cuts(&shares, flops_a_submission(gpu.caps.software));
-        stats.flops = flops;
-        stats.submissions = cuts.len();
+        let (dispatches, submissions) = (steps.len(), cuts.len());
+        let stats = PlanStats { dispatches, submissions, planned_bytes, peak_bytes, image_bytes, variable_bytes, flops };
         let profiled =
             profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(lowered, g, &shares)));
 

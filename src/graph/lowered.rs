@@ -113,6 +113,7 @@ pub(super) fn lower(
         nodes = fuse::fused(g, pair::paired(g, nodes, outputs), outputs);
     }
     let (mut roots, mut operands) = place(g, &nodes, outputs)?;
+    share(&nodes, outputs, &roots, &mut operands);
     if options.precision == Precision::Mixed {
         for (root, storage) in storages(&nodes, &roots, &operands, outputs, &options.halves).into_iter().enumerate() {
             roots[root].storage = storage;
@@ -154,6 +155,21 @@ pub(super) fn lower(
         roundings.forget_updated(node, &operands);
     }
     Ok(Lowered { nodes, steps, roots, operands, decisions })
+}
+
+/// Gives outputs that may be computed in place the memory of the input that nothing else reads any more.
+fn share(nodes: &[Node], outputs: &[Tensor], roots: &[Root], operands: &mut HashMap<Tensor, Operand>) {
+    for (index, node) in nodes.iter().enumerate() {
+        let Some((input, output)) = node.op.in_place() else { continue };
+        let (from, to) = (operands[&node.inputs[input]].clone(), operands[&node.outputs[output]].root);
+        let root = &roots[from.root];
+        let whole = root.leaf.is_none() && from.at == 0 && [from.ty.elements(), roots[to].elements] == [root.elements; 2];
+        let others = node.inputs.iter().enumerate().filter(|(i, _)| *i != input).map(|(_, tensor)| tensor);
+        let later = nodes[index + 1..].iter().flat_map(|node| &node.inputs);
+        if whole && !others.chain(later).chain(outputs).any(|tensor| operands[tensor].root == from.root) {
+            operands.values_mut().filter(|operand| operand.root == to).for_each(|operand| operand.root = from.root);
+        }
+    }
 }
 
 /// A piece of memory for every tensor; views share their source's.

@@ -75,7 +75,7 @@ pub struct CpuPlan {
 }
 
 enum Inner {
-    Gpu(GpuPlan),
+    Gpu(Box<GpuPlan>),
     Cpu(Box<CpuPlan>),
 }
 
@@ -94,7 +94,7 @@ fn fits(ty: &TensorType, value: &HostTensor<f32>) -> Result<(), GraphError> {
 
 impl Plan {
     pub(super) fn on_gpu(plan: GpuPlan) -> Self {
-        Self(Inner::Gpu(plan))
+        Self(Inner::Gpu(Box::new(plan)))
     }
 
     pub(super) fn on_cpu(graph: Graph, wanted: &[Tensor], options: &PlanOptions, profiler: Option<&Arc<Profiler>>) -> Self {

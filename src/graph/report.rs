@@ -1,6 +1,11 @@
 //! A graph as a table and as Graphviz.
 
-use super::{GraphError, PlanOptions, lowered::lower, record::{Graph, Leaf, Source}};
+use super::{
+    GraphError, PlanOptions,
+    lowered::lower,
+    memory::{Arena, Memory},
+    record::{Graph, Leaf, Source},
+};
 use crate::{gpu::{Capabilities, Kernel}, ops::{Decision, Recorder, Tensor}};
 use std::fmt::Write;
 
@@ -69,6 +74,15 @@ pub fn decisions(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &P
         }
     }
     Ok(all)
+}
+
+/// What the plan of `g` by `options` takes of the memory of an adapter with capabilities `caps`.
+///
+/// # Errors
+/// An operation does not fit the adapter.
+pub fn memory(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Result<Memory, GraphError> {
+    let lowered = lower(caps, g, outputs, options)?;
+    Ok(Arena::of(&lowered, outputs, options.sentinel).memory(&lowered))
 }
 
 /// The kernels, each in its variant, that the plan of `g` by `options` dispatches on an adapter with capabilities `caps`.

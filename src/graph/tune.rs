@@ -75,8 +75,11 @@ fn sample(rows: usize) -> Vec<u32> {
     (0..part).chain(rows - part..rows).chain(spread).map(|row| row as u32).collect()
 }
 
+/// An input, and the numbers of the rows that it is fed.
+type Sampled = (Tensor, Vec<u32>);
+
 /// What of `output` is compared: all of it, or a sample, with the input that says which.
-fn compared(g: &mut Graph, output: Tensor) -> Result<(Tensor, Option<(Tensor, Vec<u32>)>), OpError> {
+fn compared(g: &mut Graph, output: Tensor) -> Result<(Tensor, Option<Sampled>), OpError> {
     let n = g.ty(output).elements();
     if n <= 1 << 18 || n % ROW != 0 || g.ty(output).dtype != DType::F32 {
         return Ok((output, None));

@@ -3,7 +3,7 @@
 use super::config::HiddenAct;
 use crate::{
     graph::Graph,
-    ops::{self, Layout, Mask, OpError, Recorder, Shape, Tensor, TensorType},
+    ops::{self, Layout, Logits, Mask, OpError, Recorder, Shape, Tensor, TensorType},
     train::ParameterType,
 };
 
@@ -134,12 +134,34 @@ pub(super) fn linear(g: &mut Graph, x: Tensor, name: &str, out: usize) -> Result
     ops::matmul_with(g, x, w, Some(bias), TRANSPOSED)
 }
 
-/// Logits of a decoder that is tied to a table `[V, width]`, with a bias of its own.
-pub(super) fn tied_decoder(g: &mut Graph, x: Tensor, table: &str, bias: &str, vocab: usize) -> Result<Tensor, OpError> {
-    let width = g.ty(x).shape.width();
-    let table = weight(g, table, [vocab, width])?;
-    let bias = weight(g, bias, [vocab])?;
-    ops::matmul_with(g, x, table, Some(bias), TRANSPOSED)
+/// The weights of a head over the vocabulary.
+#[derive(Clone, Copy)]
+pub(super) struct Decoder {
+    /// `[V, width]`
+    pub table: Tensor,
+    /// `[V]`
+    pub bias: Option<Tensor>,
+}
+
+impl Decoder {
+    /// Logits `[.., V]` for rows `[.., width]`.
+    pub fn logits(self, g: &mut Graph, x: Tensor) -> Result<Tensor, OpError> {
+        ops::matmul_with(g, x, self.table, self.bias, TRANSPOSED)
+    }
+
+    /// The same with zeros behind them, which do not count, `[.., V']`: GPT-2's 50,257 tokens and BERT's 30,522 are not made of whole
+    /// vectors, 50,304 and 30,528 are.
+    pub fn whole_logits(self, g: &mut Graph, x: Tensor) -> Result<Logits, OpError> {
+        let tokens = g.ty(self.table).shape.rows();
+        Ok(Logits::among(self.whole(g)?.logits(g, x)?, tokens))
+    }
+
+    /// With the zeros behind its rows.
+    pub fn whole(self, g: &mut Graph) -> Result<Self, OpError> {
+        let table = ops::whole_rows(g, self.table)?;
+        let bias = self.bias.map(|bias| ops::whole_rows(g, bias)).transpose()?;
+        Ok(Self { table, bias })
+    }
 }
 
 /// A layer norm over the last dimension.

@@ -2,12 +2,12 @@
 
 use super::{
     Albert, Bert, Config, DistilBert, Electra, Mode, Parameter,
-    blocks::{activate, linear, norm, tied_decoder},
+    blocks::{Decoder, activate, linear, norm, weight},
     config::HiddenAct,
 };
 use crate::{
     graph::Graph,
-    ops::{self, OpError, Recorder, Tensor},
+    ops::{self, Logits, OpError, Recorder, Tensor},
 };
 
 /// Token ids and what comes with them.
@@ -154,13 +154,32 @@ impl dyn Encoder + '_ {
     /// # Errors
     /// Shapes do not fit.
     pub fn masked_lm(&self, g: &mut Graph, rows: Tensor) -> Result<Tensor, OpError> {
-        let (sizes, names) = (self.sizes()?, self.heads());
         g.layer("mlm", |g| {
-            let h = linear(g, rows, names.transform, sizes.embedding)?;
-            let h = activate(g, h, sizes.masked_lm_act)?;
-            let h = norm(g, h, names.transform_norm, sizes.epsilon)?;
-            tied_decoder(g, h, names.table, names.decoder_bias, sizes.vocab)
+            let (h, decoder) = self.transformed(g, rows)?;
+            decoder.logits(g, h)
         })
+    }
+
+    /// The same for a loss and the choice of tokens, with zeros behind the logits, `[.., V']`, so that they are made of whole vectors
+    /// and tiles.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn whole_masked_lm(&self, g: &mut Graph, rows: Tensor) -> Result<Logits, OpError> {
+        g.layer("mlm", |g| {
+            let (h, decoder) = self.transformed(g, rows)?;
+            decoder.whole_logits(g, h)
+        })
+    }
+
+    /// What the masked-LM head's decoder takes, `[.., E]`, and the decoder, which is tied to the token table.
+    fn transformed(&self, g: &mut Graph, rows: Tensor) -> Result<(Tensor, Decoder), OpError> {
+        let (sizes, names) = (self.sizes()?, self.heads());
+        let h = linear(g, rows, names.transform, sizes.embedding)?;
+        let h = activate(g, h, sizes.masked_lm_act)?;
+        let h = norm(g, h, names.transform_norm, sizes.epsilon)?;
+        let table = weight(g, names.table, [sizes.vocab, sizes.embedding])?;
+        Ok((h, Decoder { table, bias: Some(weight(g, names.decoder_bias, [sizes.vocab])?) }))
     }
 
     /// Logits of a pair of segments, `[B,H] -> [B,2]`: 0 where the second continues the first, in order.

@@ -6,12 +6,17 @@
 
 use super::{
     Gpt2Config, Init, Mode, Parameter,
-    blocks::{TRANSPOSED, weight},
+    blocks::{Decoder, weight},
+    loss,
 };
 use crate::{
     graph::Graph,
-    ops::{self, Mask, OpError, Recorder, Shape, Tensor, TensorType},
+    ops::{self, Logits, Mask, OpError, Recorder, Shape, Tensor, TensorType},
 };
+
+/// Numbers that a block makes of each row and the backward pass reads, in widths: of two layer norms what they take and give, q, k and v,
+/// what attention gives, and the wide layer before and after GELU.
+const BLOCK_WIDTHS: usize = 16;
 
 /// Where the tokens stand, and what they may look back upon.
 #[derive(Clone, Copy)]
@@ -216,10 +221,10 @@ impl<'a> Gpt2<'a> {
         ops::layer_norm(g, x, gamma, beta, self.config.layer_norm_epsilon)
     }
 
-    /// The matrix `[V, C]` of the head: the token table, unless it has one of its own.
-    fn head_table(&self, g: &mut Graph) -> Result<Tensor, OpError> {
+    /// The head's matrix `[V, C]` is the token table, unless it has one of its own.
+    fn decoder(&self, g: &mut Graph) -> Result<Decoder, OpError> {
         let name = if self.config.tie_word_embeddings { "transformer.wte.weight" } else { "lm_head.weight" };
-        weight(g, name, [self.config.vocab_size, self.config.n_embd])
+        Ok(Decoder { table: weight(g, name, [self.config.vocab_size, self.config.n_embd])?, bias: None })
     }
 
     /// Logits `[.., V]` for the final hidden states `[.., C]`: their products with the token table.
@@ -227,28 +232,41 @@ impl<'a> Gpt2<'a> {
     /// # Errors
     /// `hidden` has another width.
     pub fn head(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor, OpError> {
-        let table = self.head_table(g)?;
-        g.layer("head", |g| ops::matmul_with(g, hidden, table, None, TRANSPOSED))
+        let decoder = self.decoder(g)?;
+        g.layer("head", |g| decoder.logits(g, hidden))
     }
 
-    /// The same with zeros behind the logits, `[.., V']`: GPT-2's 50,257 tokens are not made of whole vectors, 50,304 are.
+    /// The same for a loss, with zeros behind the logits, `[.., V']`, so that they are made of whole vectors and tiles.
     ///
     /// # Errors
     /// `hidden` has another width.
-    pub fn whole_head(&self, g: &mut Graph, hidden: Tensor) -> Result<Tensor, OpError> {
-        let table = self.head_table(g)?;
-        let table = ops::whole_rows(g, table)?;
-        g.layer("head", |g| ops::matmul_with(g, hidden, table, None, TRANSPOSED))
+    pub fn whole_head(&self, g: &mut Graph, hidden: Tensor) -> Result<Logits, OpError> {
+        let decoder = self.decoder(g)?;
+        g.layer("head", |g| decoder.whole_logits(g, hidden))
     }
 
     /// The mean cross-entropy `[]` of the next tokens, nats. `targets` `[B,T]` holds for each place the token that follows
-    /// it, or [`ops::IGNORE`].
+    /// it, or [`ops::IGNORE`]. A recomputed model has no more logits at once than a block has activations.
     ///
     /// # Errors
     /// Shapes do not fit.
     pub fn loss(&self, g: &mut Graph, ids: Tensor, targets: Tensor, keys: Option<Tensor>) -> Result<Tensor, OpError> {
         let states = self.hidden_states(g, ids, Context::Whole { keys })?;
-        let logits = self.whole_head(g, states[states.len() - 1])?;
-        g.layer("loss", |g| ops::cross_entropy_among(g, logits, targets, ops::IGNORE, self.config.vocab_size))
+        self.loss_of(g, states[states.len() - 1], targets)
+    }
+
+    /// The same for the final hidden states `[B,T,C]`.
+    ///
+    /// # Errors
+    /// Shapes do not fit.
+    pub fn loss_of(&self, g: &mut Graph, hidden: Tensor, targets: Tensor) -> Result<Tensor, OpError> {
+        let rows = g.ty(hidden).shape.rows();
+        let part = (rows * BLOCK_WIDTHS * self.config.n_embd / self.config.vocab_size).max(1).next_multiple_of(128);
+        if self.mode.recompute && part < rows {
+            let decoder = self.decoder(g)?;
+            return loss::in_parts(g, [hidden, targets], decoder, part);
+        }
+        let logits = self.whole_head(g, hidden)?;
+        g.layer("loss", |g| ops::cross_entropy(g, logits, targets, ops::IGNORE))
     }
 }

@@ -17,6 +17,7 @@ mod gguf;
 pub mod gpt2;
 pub mod heads;
 mod load;
+mod loss;
 mod narrow;
 pub mod perplexity;
 mod predict;

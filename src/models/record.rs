@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     graph::{Graph, GraphError},
-    ops::{self, IGNORE, OpError, Tensor, TensorType},
+    ops::{self, OpError, Tensor, TensorType},
 };
 
 /// Sizes of the inputs, and which of them there are.
@@ -36,6 +36,7 @@ pub struct Recording {
     /// Hidden states, and outputs by transformers' names.
     pub outputs: Outputs,
     inputs: Inputs,
+    mode: Mode,
     regression: bool,
 }
 
@@ -65,9 +66,12 @@ impl Model {
             }
         };
         let regression = head == Head::Sequence && self.config.rest().is_some_and(super::Rest::regression);
-        Ok(Recording { ids, types, keys, outputs, inputs, regression })
+        Ok(Recording { ids, types, keys, outputs, inputs, mode, regression })
     }
 }
+
+/// Inputs with the names that they are fed by.
+pub type NamedInputs = Vec<(&'static str, Tensor)>;
 
 impl Recording {
     /// Adds inputs for the labels that the loss of `head` takes, by transformers' names, and the loss `[]`. A GPT-2's labels
@@ -75,12 +79,12 @@ impl Recording {
     ///
     /// # Errors
     /// The head has no loss.
-    pub fn loss(&self, g: &mut Graph, config: &Config, head: Head) -> Result<(Vec<(&'static str, Tensor)>, Tensor), OpError> {
+    pub fn loss(&self, g: &mut Graph, config: &Config, head: Head) -> Result<(NamedInputs, Tensor), OpError> {
         let Inputs { rows, time, choices, .. } = self.inputs;
-        if let Config::Gpt2(_) = config {
+        if let Config::Gpt2(config) = config {
             let labels = g.input("labels", TensorType::u32([rows, time]));
-            let logits = self.outputs.named[0].1;
-            let loss = g.layer("loss", |g| ops::cross_entropy(g, logits, labels, IGNORE))?;
+            let states = &self.outputs.hidden_states;
+            let loss = Gpt2 { config, mode: self.mode }.loss_of(g, states[states.len() - 1], labels)?;
             return Ok((vec![("labels", labels)], loss));
         }
         let mut labels = Vec::new();

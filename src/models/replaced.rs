@@ -325,7 +325,7 @@ impl ReplacedTokens {
                 g.layer("generator", |g| {
                     let last = last_state(g, &network, &text(masked_ids))?;
                     let rows = at_places(g, last, places)?;
-                    (&network as &dyn Encoder).masked_lm(g, rows)
+                    (&network as &dyn Encoder).whole_masked_lm(g, rows)
                 })
             })?;
             let loss = ops::cross_entropy(g, logits, labels, IGNORE)?;
@@ -371,7 +371,7 @@ impl ReplacedTokens {
             }
             ReplacedObjective::ReplaceMlm | ReplacedObjective::Mlm => {
                 let rows = at_places(g, last, places)?;
-                let logits = network.masked_lm(g, rows)?;
+                let logits = network.whole_masked_lm(g, rows)?;
                 Ok((ops::cross_entropy(g, logits, labels, IGNORE)?, ops::likeliest(g, logits)?))
             }
             ReplacedObjective::AllTokensMlm => {
@@ -379,7 +379,7 @@ impl ReplacedTokens {
                 let copy = g.renamed(in_copy_head, |g| network.replaced(g, last))?;
                 let shape = g.ty(last).shape.clone();
                 let rows = ops::reshape(g, last, [shape.rows(), shape.width()])?;
-                let logits = network.masked_lm(g, rows)?;
+                let logits = network.whole_masked_lm(g, rows)?;
                 let flat = |g: &mut Graph, tensor| ops::reshape(g, tensor, [shape.rows()]);
                 let original = flat(g, ids)?;
                 let losses = ops::cross_entropy_rows(g, logits, original, IGNORE)?;

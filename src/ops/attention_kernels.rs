@@ -70,10 +70,14 @@ pub(super) fn choose(
     // Small ones fill it sooner. Number 0 is the kernel of rows, which all are checked against.
     let rule = list.iter().position(fills).map_or(list.len(), |place| place + 1);
     let mixed = cx.precision == Precision::Mixed;
-    if mixed {
-        // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
-        list.extend(attention_cooperative::blocks(cx.caps, s.d, pass).into_iter().map(Blocked::Cooperative));
+    // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
+    let cooperative = if mixed { attention_cooperative::blocks(cx.caps, s.d, pass) } else { Vec::new() };
+    if cooperative.is_empty() && !cx.caps.software {
+        // Nor one of these, as long as none was measured on a GPU. Where there are cooperative matrices, they are not worth the time
+        // that each takes to compile.
+        list.extend(attention_tiled::shuffled(cx.caps, s.d, pass).into_iter().map(Blocked::Tiled));
     }
+    list.extend(cooperative.into_iter().map(Blocked::Cooperative));
     let names = ["rows".to_owned()].into_iter().chain(list.iter().map(|block| block.name())).collect();
     let pass = if pass == Pass::Forward { "attention" } else { "attention_backward" };
     let work = format!("{pass}{mask} {}x{} of {}x{}", s.b, s.h, s.t, s.d);

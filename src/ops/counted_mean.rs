@@ -7,6 +7,41 @@ const PORTABLE_LANES: u32 = 128;
 /// Losses that one workgroup adds up.
 const PART: usize = 4096;
 
+/// `labels [..] -> [1]`
+#[derive(Debug)]
+struct CountLabels {
+    ignore: u32,
+}
+
+/// The number of `labels` `[..]` u32 that are not `ignore`, a float `[1]`: what losses of rows are divided by for their mean.
+///
+/// # Errors
+/// They are not u32.
+pub fn count_labels(g: &mut dyn Recorder, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
+    record_one(g, CountLabels { ignore }, &[labels])
+}
+
+impl Operation for CountLabels {
+    fn name(&self) -> &'static str {
+        "count_labels"
+    }
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
+        expect(inputs, "u")?;
+        Ok(vec![TensorType::f32([1])])
+    }
+    fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
+        let (labels, count) = (cx.input(0), cx.output(0));
+        lower_count(cx, &labels, &count, self.ignore)
+    }
+    host_reference!();
+}
+impl Reference for CountLabels {
+    fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
+        let [_, count] = reference([], inputs[0].u(), self.ignore);
+        vec![count]
+    }
+}
+
 /// Lowers the mean of `losses` over the places whose label is not `ignore` into `loss` `[]`, and their number into `count`
 /// `[1]`. `losses` are 0 where they do not count; `labels` is of the same number of elements. With none to count the mean is
 /// NaN.

@@ -24,12 +24,8 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    fn all(ignore: u32) -> Self {
-        Self { ignore, classes: None }
-    }
-
     pub fn classes(self, logits: &TensorType) -> usize {
-        self.classes.unwrap_or(logits.shape.width())
+        logits::classes_of(self.classes, logits)
     }
 }
 
@@ -60,37 +56,25 @@ struct CrossEntropyBackward {
 /// them); one that is not counts as V - 1.
 ///
 /// # Errors
-/// The labels' shape is not that of the logits without the last dimension.
-pub fn cross_entropy(g: &mut dyn Recorder, logits: Tensor, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropy { rule: Rule::all(ignore) }, &[logits, labels])
-}
-
-/// The same over the first `classes` of the logits; what stands behind them, for alignment, does not count, and its gradient is 0.
-///
-/// # Errors
-/// As [`cross_entropy`], or there are not so many logits.
-pub fn cross_entropy_among(
-    g: &mut dyn Recorder,
-    logits: Tensor,
-    labels: Tensor,
-    ignore: u32,
-    classes: usize,
-) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropy { rule: Rule { ignore, classes: Some(classes) } }, &[logits, labels])
+/// The labels' shape is not that of the logits without the last dimension, or there are fewer logits than classes.
+pub fn cross_entropy(g: &mut dyn Recorder, logits: impl Into<Logits>, labels: Tensor, ignore: u32) -> Result<Tensor, OpError> {
+    let Logits { tensor, classes } = logits.into();
+    record_one(g, CrossEntropy { rule: Rule { ignore, classes } }, &[tensor, labels])
 }
 
 /// `-log softmax(logits)[label]` of each row, nats, 0 where the label is `ignore`:
 /// `logits [.., V], labels [..] u32 -> [..]`. Labels as in [`cross_entropy`].
 ///
 /// # Errors
-/// The labels' shape is not that of the logits without the last dimension.
+/// The labels' shape is not that of the logits without the last dimension, or there are fewer logits than classes.
 pub fn cross_entropy_rows(
     g: &mut dyn Recorder,
-    logits: Tensor,
+    logits: impl Into<Logits>,
     labels: Tensor,
     ignore: u32,
 ) -> Result<Tensor, OpError> {
-    record_one(g, CrossEntropyRows { rule: Rule::all(ignore) }, &[logits, labels])
+    let Logits { tensor, classes } = logits.into();
+    record_one(g, CrossEntropyRows { rule: Rule { ignore, classes } }, &[tensor, labels])
 }
 
 /// The shape rule that both have; returns the labels' shape.
@@ -271,13 +255,16 @@ impl Operation for CrossEntropyBackward {
     fn half_output(&self, _i: usize) -> bool {
         true
     }
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 0))
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, labels, lse, dy, dx) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.output(0));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let parts = width.div_ceil(WIDTH_PART);
         for range in cx.row_ranges(rows, width)? {
+            let in_place = x.root == dx.root;
             let mut windows = vec![
-                x.rows(range.clone(), width).read(),
                 labels.part(range.clone()).read(),
                 lse.part(range.clone()).read(),
                 if self.rows { dy.part(range.clone()) } else { dy.all() }.read(),
@@ -286,9 +273,12 @@ impl Operation for CrossEntropyBackward {
             if !self.rows {
                 windows.push(cx.input(4).all().read());
             }
+            if !in_place {
+                windows.push(x.rows(range.clone(), width).read());
+            }
             let classes = self.rule.classes(&x.ty);
             let params = [width as u32, classes as u32, parts as u32, WIDTH_PART as u32, self.rule.ignore];
-            let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows);
+            let kernel = kernel!("cross_entropy_backward").with("ROWS", self.rows).with("INPLACE", in_place);
             cx.dispatch(kernel, &windows, &params, range.len() * parts)?;
         }
         Ok(())

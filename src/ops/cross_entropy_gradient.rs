@@ -31,6 +31,9 @@ impl Operation for CrossEntropyWithGradient {
     fn half_output(&self, i: usize) -> bool {
         i == 1
     }
+    fn in_place(&self) -> Option<(usize, usize)> {
+        Some((0, 1))
+    }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (x, labels, dy) = (cx.input(0), cx.input(1), cx.input(2));
         let (loss, dx) = (cx.output(0), cx.output(1));
@@ -41,15 +44,16 @@ impl Operation for CrossEntropyWithGradient {
         let kernel = row_kernel(cx, kernel!("cross_entropy_gradient"), width);
         for range in cx.row_ranges(rows, width)? {
             let (logits, gradient) = (x.rows(range.clone(), width), dx.rows(range.clone(), width));
-            let kernel = kernel.clone().with("VEC", cx.vec4(width, &[&logits, &gradient]));
-            let windows = [
-                logits.read(),
+            let in_place = x.root == dx.root;
+            let kernel = kernel.clone().with("VEC", cx.vec4(width, &[&logits, &gradient])).with("INPLACE", in_place);
+            let mut windows = vec![
                 labels.part(range.clone()).read(),
                 dy.all().read(),
                 count.all().read(),
                 losses.part(range.clone()).write(),
                 gradient.write(),
             ];
+            windows.extend((!in_place).then(|| logits.read()));
             cx.dispatch(kernel, &windows, &[width as u32, self.rule.classes(&x.ty) as u32, ignore], range.len())?;
         }
         // It counts again, in the same turn.

@@ -1,4 +1,4 @@
-//! Addition, multiplication and scaling. The second operand may be broadcast over the first one's leading dimensions.
+//! Addition, multiplication, division and scaling. The second operand may be broadcast over the first one's leading dimensions.
 
 use super::*;
 
@@ -9,9 +9,20 @@ const LANES: usize = 64;
 enum Kind {
     Add,
     Mul,
+    Div,
 }
 
-/// `a + b` or `a * b`; `b`'s shape is a suffix of `a`'s.
+impl Kind {
+    fn sign(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Mul => "*",
+            Self::Div => "/",
+        }
+    }
+}
+
+/// `a + b`, `a * b` or `a / b`; `b`'s shape is a suffix of `a`'s.
 #[derive(Debug)]
 struct Binary(Kind);
 
@@ -33,6 +44,14 @@ pub fn add(g: &mut dyn Recorder, a: Tensor, b: Tensor) -> Result<Tensor, OpError
 /// The shapes do not fit.
 pub fn mul(g: &mut dyn Recorder, a: Tensor, b: Tensor) -> Result<Tensor, OpError> {
     record_one(g, Binary(Kind::Mul), &[a, b])
+}
+
+/// `a / b`, element by element; the shape of `b` is that of `a` or the trailing part of it.
+///
+/// # Errors
+/// The shapes do not fit.
+pub fn div(g: &mut dyn Recorder, a: Tensor, b: Tensor) -> Result<Tensor, OpError> {
+    record_one(g, Binary(Kind::Div), &[a, b])
 }
 
 /// `a * factor`
@@ -105,6 +124,7 @@ impl Operation for Binary {
         match self.0 {
             Kind::Add => "add",
             Kind::Mul => "mul",
+            Kind::Div => "div",
         }
     }
 
@@ -123,12 +143,18 @@ impl Operation for Binary {
         let da = match self.0 {
             Kind::Add => Some(dy),
             Kind::Mul if node.wanted[0] => Some(mul(g, dy, b)?),
-            Kind::Mul => None,
+            Kind::Div if node.wanted[0] => Some(div(g, dy, b)?),
+            Kind::Mul | Kind::Div => None,
         };
         let db = if node.wanted[1] {
             let full = match self.0 {
                 Kind::Add => dy,
                 Kind::Mul => mul(g, dy, a)?,
+                Kind::Div => {
+                    let slope = div(g, node.outputs[0], b)?;
+                    let product = mul(g, dy, slope)?;
+                    scale(g, product, -1.0)?
+                }
             };
             Some(if leading > 0 { sum_leading(g, full, leading)? } else { full })
         } else {
@@ -156,7 +182,7 @@ impl Operation for Binary {
             let windows = (a.part(range.clone()), if same { b.part(range.clone()) } else { b.all() }, y.part(range.clone()));
             let len = range.len();
             let vec4 = cx.vec4(len, &[&windows.0, &windows.1, &windows.2]) && period % 4 == 0;
-            let kernel = kernel!("binary").with("VEC", vec4).with("OP", if self.0 == Kind::Add { "+" } else { "*" });
+            let kernel = kernel!("binary").with("VEC", vec4).with("OP", self.0.sign());
             let units = if vec4 { len / 4 } else { len };
             let period = if vec4 { period / 4 } else { period };
             cx.dispatch(
@@ -175,7 +201,11 @@ impl Operation for Binary {
 impl Reference for Binary {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let (a, b) = (inputs[0].f(), inputs[1].f());
-        let y = a.iter().zip(b.iter().cycle()).map(|(&a, &b)| if self.0 == Kind::Add { a + b } else { a * b });
+        let y = a.iter().zip(b.iter().cycle()).map(|(&a, &b)| match self.0 {
+            Kind::Add => a + b,
+            Kind::Mul => a * b,
+            Kind::Div => a / b,
+        });
         vec![HostTensor::floats(inputs[0].shape.clone(), y.collect())]
     }
 }

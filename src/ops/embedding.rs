@@ -143,7 +143,10 @@ fn look_up(
         Added::Table(other, _) => ("table", Some(other.ty.shape.rows())),
     };
     let more_rows = others.unwrap_or(0);
-    let more_windows = others.map_or(Ok(vec![0..0]), |rows| cx.row_ranges(rows, width))?;
+    let more_windows = match others {
+        Some(rows) => cx.row_ranges(rows, width)?,
+        None => std::iter::once(0..0).collect(),
+    };
     // Each window of a table writes the rows of the output that it holds; together they write all.
     for window in cx.row_ranges(rows, packing.map_or(width, |packing| packing.row_words()))? {
         for more_window in &more_windows {

@@ -136,7 +136,7 @@ impl Reference for LambStep {
         let adapted = self.0.adapt && x_norm != T::ZERO && u_norm != T::ZERO;
         let ratio = if adapted { x_norm / u_norm } else { T::ONE };
         for (x, &u) in x.iter_mut().zip(&u) {
-            *x = *x - rate * ratio * u;
+            *x -= rate * ratio * u;
         }
         inputs.remove(1);
         inputs

@@ -36,6 +36,7 @@ mod embedding;
 mod gelu;
 mod lamb;
 mod layer_norm;
+mod logits;
 mod loss_scale;
 mod matmul;
 mod mse;
@@ -54,13 +55,15 @@ pub use binary_cross_entropy::binary_cross_entropy;
 pub use cache::{attention_cached, cache_write};
 pub use clip::{clip_factor, global_norm};
 pub use copy_mixture::copy_mixture;
-pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_among, cross_entropy_rows};
+pub use counted_mean::count_labels;
+pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_rows};
 pub use dropout::dropout;
-pub use elementwise::{add, constant, mul, scale};
+pub use elementwise::{add, constant, div, mul, scale};
 pub use embedding::embedding;
 pub use gelu::{Gelu, gelu};
 pub use lamb::{Lamb, lamb};
 pub use layer_norm::layer_norm;
+pub use logits::Logits;
 pub use loss_scale::{FIRST_LOSS_SCALE, loss_scale};
 pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
@@ -170,6 +173,12 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Inputs that are overwritten in place.
     fn updates(&self) -> Vec<usize> {
         Vec::new()
+    }
+
+    /// An input and an output of the same size that may share memory, where nothing else reads that input any more. `lower` finds them
+    /// in one root then.
+    fn in_place(&self) -> Option<(usize, usize)> {
+        None
     }
 
     /// If the only output is a range of the first input's memory: its first element.

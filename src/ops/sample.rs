@@ -62,6 +62,8 @@ impl StopTokens {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SampleRows {
     rule: Sample,
+    /// The first so many logits of a row are of tokens, if not all.
+    classes: Option<usize>,
     seen: bool,
     /// Each row has a step of its own.
     steps: bool,
@@ -100,14 +102,15 @@ pub struct Decoding {
 /// Shapes do not fit, or a setting is out of its range.
 pub fn sample(
     g: &mut dyn Recorder,
-    logits: Tensor,
+    logits: impl Into<Logits>,
     seen: Option<Tensor>,
     rng: Tensor,
     rule: Sample,
 ) -> Result<Tensor, OpError> {
-    let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).collect();
-    let op = SampleRows { rule, seen: seen.is_some(), steps: false, text_rows: 1, advance: false, stops: StopTokens::none() };
-    record_one(g, op, &inputs)
+    let Logits { tensor, classes } = logits.into();
+    let inputs: Vec<_> = [tensor, rng].into_iter().chain(seen).collect();
+    let stops = StopTokens::none();
+    record_one(g, SampleRows { rule, classes, seen: seen.is_some(), steps: false, text_rows: 1, advance: false, stops }, &inputs)
 }
 
 /// The same for decoding: `logits [R,V] -> [R]` u32. The draw is a function of the seed, the row's text, its step and the logits.
@@ -117,14 +120,15 @@ pub fn sample(
 pub fn choose(g: &mut dyn Recorder, logits: Tensor, decoding: &Decoding, rule: Sample) -> Result<Tensor, OpError> {
     let Decoding { rng, steps, text_rows, seen, state, stops } = *decoding;
     let inputs: Vec<_> = [logits, rng].into_iter().chain(seen).chain([steps]).chain(state.into_iter().flatten()).collect();
-    record_one(g, SampleRows { rule, seen: seen.is_some(), steps: true, text_rows, advance: state.is_some(), stops }, &inputs)
+    let (seen, advance) = (seen.is_some(), state.is_some());
+    record_one(g, SampleRows { rule, classes: None, seen, steps: true, text_rows, advance, stops }, &inputs)
 }
 
 /// The likeliest token of each row, the first of equals: `logits [B,V] -> [B]` u32.
 ///
 /// # Errors
 /// The logits are no matrix.
-pub fn likeliest(g: &mut dyn Recorder, logits: Tensor) -> Result<Tensor, OpError> {
+pub fn likeliest(g: &mut dyn Recorder, logits: impl Into<Logits>) -> Result<Tensor, OpError> {
     let rng = g.fill(TensorType::u32([2]), 0.0);
     sample(g, logits, None, rng, Sample::plain(0.0))
 }
@@ -136,10 +140,10 @@ fn key(x: f32) -> u32 {
 }
 
 impl SampleRows {
-    /// Whether it is a draw from all tokens, or the likeliest: what a product's workgroups can begin.
+    /// Whether it is a draw from all logits, or the likeliest: what a product's workgroups can begin.
     pub fn plain(&self) -> bool {
         let rule = self.rule;
-        let all = rule.temperature == 0.0 || (rule.top_k == 0 && rule.top_p == 1.0);
+        let all = self.classes.is_none() && (rule.temperature == 0.0 || (rule.top_k == 0 && rule.top_p == 1.0));
         all && !self.seen && rule.repetition_penalty == 1.0
     }
     /// What logits are multiplied by.
@@ -214,9 +218,10 @@ impl Operation for SampleRows {
                 format!("tokens, positions and history do not fit {rows} rows")
             })?;
         }
-        let width = logits.width();
-        let beyond = self.stops.0.iter().find(|&&stop| stop != StopTokens::NONE && stop as usize >= width);
-        ensure(beyond.is_none(), || format!("a text cannot end with token {} of {width}", beyond.unwrap_or(&0)))?;
+        let classes = logits::classes_of(self.classes, &inputs[0]);
+        ensure(0 < classes && classes <= logits.width(), || format!("{logits} has not {classes} tokens"))?;
+        let beyond = self.stops.0.iter().find(|&&stop| stop != StopTokens::NONE && stop as usize >= classes);
+        ensure(beyond.is_none(), || format!("a text cannot end with token {} of {classes}", beyond.unwrap_or(&0)))?;
         ensure(rule.temperature >= 0.0 && rule.temperature.is_finite(), || {
             format!("a temperature of {} is not a number from 0 up", rule.temperature)
         })?;
@@ -237,6 +242,7 @@ impl Operation for SampleRows {
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (logits, rng, y) = (cx.input(0), cx.input(1), cx.output(0));
         let (rows, width) = (logits.ty.shape.rows(), logits.ty.shape.width());
+        let classes = logits::classes_of(self.classes, &logits.ty);
         let rule = self.rule;
         let greedy = rule.temperature == 0.0;
         let seen = self.seen.then(|| cx.input(2));
@@ -246,7 +252,7 @@ impl Operation for SampleRows {
             .variant(kernel!("sample"))
             .with("WG", LANES)
             .with("SUBGROUP", false)
-            .with("TOP_K", !greedy && rule.top_k > 0 && rule.top_k < width)
+            .with("TOP_K", !greedy && rule.top_k > 0 && rule.top_k < classes)
             .with("TOP_P", !greedy && rule.top_p < 1.0)
             .with("SEEN", seen.is_some());
         let kernel = self.advancing(kernel);
@@ -261,6 +267,7 @@ impl Operation for SampleRows {
             bindings.extend(state.iter().map(|part| part.rows(range.clone(), part.ty.elements() / rows).write()));
             let words = [
                 width as u32,
+                classes as u32,
                 range.start as u32,
                 self.text_rows as u32,
                 rule.top_k as u32,
@@ -333,6 +340,7 @@ fn gumbel(bits: u32) -> f32 {
 impl Reference for SampleRows {
     fn run<T: Real>(&self, inputs: Vec<HostTensor<T>>, outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let width = inputs[0].shape.width();
+        let classes = logits::classes_of(self.classes, &inputs[0].ty());
         let rng = [inputs[1].u()[0], inputs[1].u()[1]];
         let seen = self.seen.then(|| inputs[2].u());
         let steps = self.steps_at().map(|at| inputs[at].u());
@@ -342,7 +350,7 @@ impl Reference for SampleRows {
         let choose = |(row, logits): (usize, &[T])| {
             let key = [rng[0], steps.map_or(rng[1], |steps| steps[row])];
             let seen = seen.map(|seen| &seen[row * width..][..width]);
-            stop(row).unwrap_or_else(|| self.rule.choose(logits, seen, key, (row / self.text_rows) as u32) as u32)
+            stop(row).unwrap_or_else(|| self.rule.choose(&logits[..classes], seen, key, (row / self.text_rows) as u32) as u32)
         };
         let chosen: Vec<u32> = inputs[0].f().par_chunks(width).enumerate().map(choose).collect();
         let mut results = vec![HostTensor::uints(outputs[0].shape.clone(), chosen.clone())];

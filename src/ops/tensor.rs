@@ -95,11 +95,12 @@ impl TensorType {
     pub fn elements(&self) -> usize {
         self.shape.elements()
     }
-    /// A matrix of floats with its rows made up to a multiple of [`ROW_UNIT`](super::ROW_UNIT), as a variable's memory has them;
-    /// anything else as it is.
+    /// A matrix of floats with its rows made up to a multiple of [`ROW_UNIT`](super::ROW_UNIT), or a vector with its elements, as a
+    /// variable's memory has them; anything else as it is.
     pub fn whole(&self) -> Self {
         match (self.dtype, &self.shape.0[..]) {
             (DType::F32, &[rows, width]) => Self::f32([rows.next_multiple_of(super::ROW_UNIT), width]),
+            (DType::F32, &[elements]) => Self::f32([elements.next_multiple_of(super::ROW_UNIT)]),
             _ => self.clone(),
         }
     }

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 /// Dimensions that the strided copy handles; tensors are folded to this many.
 const RANK: usize = 4;
+/// Sizes or strides of those.
+type Folded = [usize; RANK];
 
 /// The same elements in another shape: always a view.
 #[derive(Debug)]
@@ -45,14 +47,15 @@ pub fn reshape(g: &mut dyn Recorder, x: Tensor, shape: impl Into<Shape>) -> Resu
     record_one(g, Reshape(shape.into()), &[x])
 }
 
-/// Memory of a variable that is a matrix has rows up to a multiple of this, zeros behind its own: tiles and vectors of products
-/// fit so many.
+/// Memory of a variable that is a matrix has rows up to a multiple of this, zeros behind its own, and that of a vector elements: tiles
+/// and vectors of products fit so many.
 pub const ROW_UNIT: usize = 64;
 
-/// The matrix with rows of zeros up to a multiple of [`ROW_UNIT`]: `[n, k] -> [n', k]`. Only a variable has them; it is a view.
+/// The matrix with rows of zeros up to a multiple of [`ROW_UNIT`], `[n, k] -> [n', k]`, or the vector with zeros, `[n] -> [n']`. Only
+/// a variable has them; it is a view.
 ///
 /// # Errors
-/// It is no matrix. Planning a graph where it is no variable is an error, too.
+/// It is neither. Planning a graph where it is no variable is an error, too.
 pub fn whole_rows(g: &mut dyn Recorder, table: Tensor) -> Result<Tensor, OpError> {
     if g.ty(table).whole() == *g.ty(table) { Ok(table) } else { record_one(g, WholeRows, &[table]) }
 }
@@ -92,15 +95,15 @@ fn has_axis(shape: &Shape, axis: usize) -> Result<(), OpError> {
 
 /// A copy between two strided places: `sizes` elements, and for each dimension the stride in elements.
 struct StridedCopy {
-    sizes: [usize; RANK],
-    from: (Operand, usize, [usize; RANK]),
-    to: (Operand, usize, [usize; RANK]),
+    sizes: Folded,
+    from: (Operand, usize, Folded),
+    to: (Operand, usize, Folded),
 }
 
 impl StridedCopy {
     /// Cuts the copy along its dimensions until both ends fit a binding, then dispatches it.
     fn lower(self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let span = |strides: &[usize; RANK]| {
+        let span = |strides: &Folded| {
             self.sizes.iter().zip(strides).map(|(&n, &s)| n.saturating_sub(1) * s).sum::<usize>() + 1
         };
         let units: usize = self.sizes.iter().product();
@@ -120,7 +123,7 @@ impl StridedCopy {
             let mut second = self.sizes;
             second[axis] -= half;
             let (from, to) = (self.from, self.to);
-            let moved = |end: &(Operand, usize, [usize; RANK])| (end.0.clone(), end.1 + half * end.2[axis], end.2);
+            let moved = |end: &(Operand, usize, Folded)| (end.0.clone(), end.1 + half * end.2[axis], end.2);
             let (from_second, to_second) = (moved(&from), moved(&to));
             Self { sizes: first, from, to }.lower(cx)?;
             return Self { sizes: second, from: from_second, to: to_second }.lower(cx);
@@ -134,12 +137,12 @@ impl StridedCopy {
 }
 
 /// The strided copy on the host.
-fn copy_host<T: Copy>(sizes: [usize; RANK], from: (&[T], usize, [usize; RANK]), to: (&mut [T], usize, [usize; RANK])) {
+fn copy_host<T: Copy>(sizes: Folded, from: (&[T], usize, Folded), to: (&mut [T], usize, Folded)) {
     for a in 0..sizes[0] {
         for b in 0..sizes[1] {
             for c in 0..sizes[2] {
                 for d in 0..sizes[3] {
-                    let place = |at: usize, s: [usize; RANK]| at + a * s[0] + b * s[1] + c * s[2] + d * s[3];
+                    let place = |at: usize, s: Folded| at + a * s[0] + b * s[1] + c * s[2] + d * s[3];
                     to.0[place(to.1, to.2)] = from.0[place(from.1, from.2)];
                 }
             }
@@ -149,9 +152,9 @@ fn copy_host<T: Copy>(sizes: [usize; RANK], from: (&[T], usize, [usize; RANK]), 
 
 /// [`copy_host`] for either element type.
 fn copy_tensor<T: Real>(
-    sizes: [usize; RANK],
-    from: (&HostTensor<T>, usize, [usize; RANK]),
-    to: (&mut HostTensor<T>, usize, [usize; RANK]),
+    sizes: Folded,
+    from: (&HostTensor<T>, usize, Folded),
+    to: (&mut HostTensor<T>, usize, Folded),
 ) {
     match &from.0.data {
         HostData::Float(data) => copy_host(sizes, (data, from.1, from.2), (to.0.f_mut(), to.1, to.2)),
@@ -160,7 +163,7 @@ fn copy_tensor<T: Real>(
 }
 
 /// Sizes and strides of the block `[before, size, after]` of a tensor folded to `[before, total, after]`.
-fn block(before: usize, size: usize, after: usize, total: usize) -> ([usize; RANK], [usize; RANK]) {
+fn block(before: usize, size: usize, after: usize, total: usize) -> (Folded, Folded) {
     ([1, before, size, after], [0, total * after, after, 1])
 }
 
@@ -199,7 +202,7 @@ impl Operation for WholeRows {
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
         expect(inputs, "f")?;
-        ensure(inputs[0].shape.rank() == 2, || "only a matrix has rows behind its own".into())?;
+        ensure([1, 2].contains(&inputs[0].shape.rank()), || "only a matrix or a vector has rows behind its own".into())?;
         Ok(vec![inputs[0].whole()])
     }
     fn view(&self, _inputs: &[TensorType]) -> Option<usize> {
@@ -207,7 +210,7 @@ impl Operation for WholeRows {
     }
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
-        let rows = g.ty(node.inputs[0]).shape.rows();
+        let rows = g.ty(node.inputs[0]).shape.0[0];
         Ok(vec![Some(slice(g, dy, 0, 0..rows)?)])
     }
     fn lower(&self, _cx: &mut Lowering<'_>) -> Result<(), OpError> {
@@ -316,7 +319,7 @@ impl Reference for Pad {
 impl Transpose {
     /// `[before, first, between, second, after]` sizes around the two dimensions, as a copy of four dimensions; the
     /// innermost (`after`) is folded away where it is 1.
-    fn plan(&self, shape: &Shape) -> Result<([usize; RANK], [usize; RANK], [usize; RANK]), OpError> {
+    fn plan(&self, shape: &Shape) -> Result<(Folded, Folded, Folded), OpError> {
         let before: usize = shape.0[..self.0].iter().product();
         let between: usize = shape.0[self.0 + 1..self.1].iter().product();
         let after: usize = shape.0[self.1 + 1..].iter().product();

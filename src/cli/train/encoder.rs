@@ -361,7 +361,7 @@ impl Pretrain {
             let shape = g.ty(last).shape.clone();
             let rows = ops::reshape(g, last, [shape.rows(), shape.width()])?;
             let picked = ops::embedding(g, rows, i[3])?;
-            let logits = encoder.masked_lm(g, picked)?;
+            let logits = encoder.whole_masked_lm(g, picked)?;
             let mlm = ops::cross_entropy(g, logits, i[4], IGNORE)?;
             let mut others = vec![ops::likeliest(g, logits)?, mlm];
             if pair.is_none() {

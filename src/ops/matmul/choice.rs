@@ -12,8 +12,8 @@ const LARGE: usize = 1 << 26;
 /// A kernel for a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Choice {
-    /// From storage, on a software adapter: rows of outputs that an invocation makes, of 32 columns or twice that.
-    Direct { rows: usize, columns: usize },
+    /// From storage: rows of outputs that a workgroup makes, and how many times four columns each of its lanes does.
+    Direct { rows: usize, columns: usize, lanes: usize },
     /// Through workgroup memory: the tile of a workgroup, that of a thread, and in how many parts k is taken at once.
     Tiled { tile: [usize; 2], thread: [usize; 2], split: usize },
     /// A few rows by columns of b.
@@ -28,7 +28,7 @@ impl Choice {
     /// As the cache of measurements and tables have it.
     pub(super) fn name(self) -> String {
         match self {
-            Self::Direct { rows, columns } => format!("direct {rows}x{}", 32 * columns),
+            Self::Direct { rows, columns, lanes } => format!("direct {rows}x{}", 4 * lanes * columns),
             Self::Tiled { tile: [m, n], thread: [a, b], split } => format!("tiled {m}x{n} by {a}x{b}{}", parted(split)),
             Self::Rows => "rows".into(),
             Self::Dot => "dot".into(),
@@ -72,6 +72,15 @@ pub(super) const PAD: usize = 4;
 pub(super) fn tiles_fit(caps: &Capabilities, tile: [usize; 2], pad: usize) -> bool {
     4 * TILE_K * (tile[0] + tile[1] + 2 * pad) <= caps.workgroup_memory as usize
 }
+
+/// Outputs of a workgroup that is one subgroup, which reads b from storage and broadcasts a: rows, and columns a lane in vectors. It
+/// needs neither workgroup memory nor barriers, which is for GPUs whose workgroup memory is no faster than their caches (Mali), and
+/// whose broadcasts cost nothing (a read of a scalar register on AMD). Per step of k it reads 16 bytes a lane and vector of
+/// columns, and 64 bytes of a, for 16 * 8 FLOPs a lane and vector: 8 FLOPs a byte, half of what a tile of 64x64 does, and
+/// what caches must give again to each subgroup. A broadcast is worth four multiply-adds a lane, or eight, where an NVIDIA GPU does
+/// four in the time of one. More rows than 16 by 8 do not fit the registers of all GPUs.
+const SUBGROUP_ROWS: usize = 16;
+const SUBGROUP_COLUMNS: [usize; 2] = [1, 2];
 
 /// Workgroups that fill a GPU of some tens of cores, each holding several.
 const FULL: usize = 192;
@@ -128,8 +137,8 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes, packed: bool) -> (Vec<Choi
     if software && (packed || !(few && transpose_b && !transpose_a)) {
         let rule = direct(s, spread, caps.images);
         let mut list = vec![rule];
-        if let Choice::Direct { rows: rows @ (32 | 64), columns } = rule {
-            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns }));
+        if let Choice::Direct { rows: rows @ (32 | 64), columns, lanes } = rule {
+            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns, lanes }));
         }
         return (list, 0);
     }
@@ -161,6 +170,10 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes, packed: bool) -> (Vec<Choi
     let rule = (0..TILES.len()).rev().find(|&i| full(&list[i]));
     let rule = rule.or_else(|| (TILES.len()..simple).rev().find(|&i| full(&list[i])));
     let rule = rule.unwrap_or(if simple > TILES.len() { simple - 1 } else { 0 });
+    if !few && let Some(lanes) = caps.subgroup {
+        // No rule takes one of these: none has been measured on a GPU yet.
+        list.extend(SUBGROUP_COLUMNS.map(|columns| Choice::Direct { rows: SUBGROUP_ROWS, columns, lanes: lanes as usize }));
+    }
     (list, rule)
 }
 
@@ -177,5 +190,5 @@ fn direct(s: Sizes, spread: bool, images: bool) -> Choice {
         _ if images || s.m < 64 || s.m * s.n * s.k < LARGE => 32,
         _ => 64,
     };
-    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || images || !spread) { 2 } else { 1 } }
+    Choice::Direct { rows, columns: if s.n > 32 && (rows <= 8 || images || !spread) { 2 } else { 1 }, lanes: 8 }
 }

@@ -122,14 +122,14 @@ impl Product<'_> {
 
     /// Puts operands that a kernel reads again and again where it reads them faster.
     fn stage(&mut self, cx: &mut Lowering<'_>, s: Sizes) {
-        let Choice::Direct { rows, columns } = self.choice else { return };
+        let Choice::Direct { rows, columns, lanes } = self.choice else { return };
         // All loads are of whole texels.
         let [a_row, b_row] = [if self.transpose_a { s.m } else { s.k }, if self.transpose_b { s.k } else { s.n }];
         let whole = |matrix: &Matrix, row: usize| row % 4 == 0 && cx.residual(&matrix.operand.all()) % 4 == 0;
         if !(whole(&self.a, a_row) && whole(&self.b, b_row)) {
             return;
         }
-        for (matrix, reads) in [(&mut self.a, s.n.div_ceil(32 * columns)), (&mut self.b, s.m.div_ceil(rows))] {
+        for (matrix, reads) in [(&mut self.a, s.n.div_ceil(4 * lanes * columns)), (&mut self.b, s.m.div_ceil(rows))] {
             let operand = &matrix.operand;
             if cx.fits_image(operand) && worth_an_image(operand.ty.elements(), reads) {
                 matrix.operand = cx.imaged(operand);
@@ -313,8 +313,8 @@ impl Product<'_> {
         let a_vec = a4 && if along_m { m % 4 == 0 } else { k % 4 == 0 };
         let b_vec = b4 && if along_n { n % 4 == 0 } else { k % 4 == 0 };
         match choice {
-            Choice::Direct { rows, columns } => {
-                let spread = cx.caps.subgroup == Some(8);
+            Choice::Direct { rows, columns, lanes } => {
+                let spread = cx.caps.subgroup == Some(lanes as u32);
                 let k4 = k % 4 == 0 && (along_m || a4) && (along_n || b4);
                 let kernel = kernel!("matmul_direct");
                 let kernel = match &self.packing {
@@ -328,11 +328,12 @@ impl Product<'_> {
                     .with("K4", k4)
                     .with("ROWS", rows as u32)
                     .with("COLS", columns as u32)
+                    .with("LANES", lanes as u32)
                     .with("AIMAGE", piece.a.storage == Storage::Image)
                     .with("BIMAGE", piece.b.storage == Storage::Image)
                     .with("AVEC", if along_m { a_vec } else { k4 })
                     .with("BVEC", if along_n { b_vec } else { k4 });
-                (kernel, rows, 32 * columns)
+                (kernel, rows, 4 * lanes * columns)
             }
             Choice::Tiled { tile, thread, .. } => {
                 let whole = a_vec && b_vec && m % tile[0] == 0 && n % tile[1] == 0 && k % TILE_K == 0;

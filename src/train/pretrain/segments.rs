@@ -162,8 +162,8 @@ impl Planner<'_> {
         let places = if within { self.word_places(from) } else { Vec::new() };
         let start =
             if places.is_empty() { self.documents.sentence(from).start } else { places[self.stream.below(places.len())] };
-        let ends = (from..sentences.end).map(|sentence| self.documents.sentence(sentence).end);
-        let end = ends.clone().find(|end| end - start >= length).or(ends.last());
+        let mut ends = (from..sentences.end).map(|sentence| self.documents.sentence(sentence).end);
+        let end = ends.clone().find(|end| end - start >= length).or(ends.next_back());
         start..end.unwrap_or(start)
     }
 

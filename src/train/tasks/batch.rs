@@ -67,6 +67,9 @@ pub struct RowLogits {
     pub width: usize,
 }
 
+/// Gives a model's outputs for a batch.
+pub type RunBatch<'a, E> = dyn FnMut(&TextBatch) -> Result<Vec<HostTensor<f32>>, E> + 'a;
+
 /// All outputs of a model for one sequence.
 pub type SequenceLogits = Vec<RowLogits>;
 
@@ -81,7 +84,7 @@ pub fn row_logits<E>(
     rows: usize,
     lengths: Lengths,
     pad: u32,
-    run: &mut dyn FnMut(&TextBatch) -> Result<Vec<HostTensor<f32>>, E>,
+    run: &mut RunBatch<'_, E>,
 ) -> Result<Vec<SequenceLogits>, E> {
     let mut order: Vec<usize> = (0..sequences.len()).collect();
     order.sort_by_key(|&i| sequences[i].ids.len());

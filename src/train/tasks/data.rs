@@ -220,7 +220,7 @@ impl TaskData {
                     path: path.to_owned(),
                     line: line.map(|line| line + i * lines),
                     column: label_column.clone(),
-                    fault: TaskFault::UnseenLabel { label: label.clone(), known: labels.clone() },
+                    fault: Box::new(TaskFault::UnseenLabel { label: label.clone(), known: labels.clone() }),
                 })
             };
             let target = match target {

@@ -16,7 +16,7 @@ pub struct TaskError {
     /// The column, or JSON's key.
     pub column: Option<String>,
     /// What is wrong.
-    pub fault: TaskFault,
+    pub fault: Box<TaskFault>,
 }
 
 /// What is wrong with a task's file.
@@ -105,7 +105,7 @@ pub enum TaskFault {
 impl TaskError {
     /// About a whole file.
     pub(super) fn file(path: &Path, fault: TaskFault) -> Self {
-        Self { path: path.to_owned(), line: None, column: None, fault }
+        Self { path: path.to_owned(), line: None, column: None, fault: Box::new(fault) }
     }
     /// About a line of it.
     pub(super) fn line(path: &Path, line: usize, fault: TaskFault) -> Self {

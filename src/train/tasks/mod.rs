@@ -13,7 +13,7 @@ mod score;
 mod table;
 
 pub use answer::{Prediction, best_answer};
-pub use batch::{Lengths, RowLogits, SequenceLogits, TextBatch, row_logits};
+pub use batch::{Lengths, RowLogits, RunBatch, SequenceLogits, TextBatch, row_logits};
 pub use data::{Answer, Columns, Target, Task, TaskData, TaskExample, TaskInput, read_inputs};
 pub use encode::{ContextWindow, EncodedExample, EncodedTask, Encoder, Sequence, WordSequence};
 pub use error::{TaskError, TaskFault};

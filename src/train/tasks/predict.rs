@@ -1,10 +1,10 @@
 //! From inputs to what a model finds for them: the tokens, and the reading of the logits.
 
 use super::{
-    ContextWindow, Encoder, Lengths, Prediction, Sequence, SequenceLogits, Target, Task, TaskInput, TextBatch, WordSequence,
+    ContextWindow, Encoder, Lengths, Prediction, RunBatch, Sequence, SequenceLogits, Target, Task, TaskInput, WordSequence,
     best_answer, row_logits,
 };
-use crate::{ops::HostTensor, text::TextError};
+use crate::text::TextError;
 use rayon::prelude::*;
 
 /// An input as a model takes it.
@@ -170,7 +170,7 @@ pub fn input_logits<E>(
     rows: usize,
     lengths: Lengths,
     pad: u32,
-    run: &mut dyn FnMut(&TextBatch) -> Result<Vec<HostTensor<f32>>, E>,
+    run: &mut RunBatch<'_, E>,
 ) -> Result<Vec<Vec<SequenceLogits>>, E> {
     let sequences: Vec<&Sequence> = inputs.iter().flat_map(EncodedInput::sequences).collect();
     let mut all = row_logits(&sequences, rows, lengths, pad, run)?.into_iter();
