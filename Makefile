@@ -4,8 +4,9 @@
 # make test-limits the tests under WebGPU's default limits, and with optional features turned off
 # make test-coop   the tests of kernels with cooperative matrices, on Mesa 26's software adapter in a chroot (Debian or Ubuntu, as
 #                  root); ON=here: on this machine's own adapter
+# make lint        rustfmt and clippy, with nothing to say
 # make interop     the binary against transformers, both ways, with Python
-.PHONY: demo test test-large test-limits test-coop interop driver minilm python
+.PHONY: demo test test-large test-limits test-coop lint interop driver minilm python
 
 CARGO ?= cargo
 LARGE ?= target/large
@@ -37,6 +38,10 @@ test-coop: export CARGO_TARGET_$(shell rustc -vV | sed -n 's/^host: //p' | tr a-
 test-coop:
 	$(CARGO) test --release --test kernels -- --ignored cooperative::
 	$(CARGO) test --release --test kernels -- matmul:: profile::ceilings
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
 
 interop: driver python
 	$(CARGO) build --release

@@ -120,10 +120,19 @@ impl Work {
     }
 
     /// A plan that is ready to run; by kernel number `choice` wherever there is a choice, if one is given.
-    fn plan(self, engine: &mut Engine, precision: Precision, choice: Option<usize>) -> Result<(Plan, Vec<Tensor>), Box<dyn Error>> {
+    fn plan(
+        self,
+        engine: &mut Engine,
+        precision: Precision,
+        choice: Option<usize>,
+    ) -> Result<(Plan, Vec<Tensor>), Box<dyn Error>> {
         let (g, inputs, outputs) = self.record()?;
         let types: Vec<_> = inputs.iter().map(|&input| g.ty(input).clone()).collect();
-        let mut plan = engine.compile(g, &outputs, &PlanOptions { choices: choice.into_iter().collect(), ..kernels::options(precision, &inputs) })?;
+        let mut plan = engine.compile(
+            g,
+            &outputs,
+            &PlanOptions { choices: choice.into_iter().collect(), ..kernels::options(precision, &inputs) },
+        )?;
         for (seed, (input, ty)) in inputs.into_iter().zip(types).enumerate() {
             plan.set(input, HostTensor::floats(ty.shape.clone(), round_noise(ty.elements(), seed as u32 + 1)))?;
         }
@@ -153,7 +162,9 @@ impl Work {
         let count = lists.iter().map(Vec::len).max();
         let names = count.map_or_else(|| vec!["the only kernel".to_owned()], |count| (0..count).map(name).collect());
         let plan = |engine: &mut Engine, choice| self.plan(engine, precision, Some(choice));
-        kernels::each(engine, report, (&self.name(), WRONG), &names, plan, |plan, name| self.case(precision, plan, self.name(), name))
+        kernels::each(engine, report, (&self.name(), WRONG), &names, plan, |plan, name| {
+            self.case(precision, plan, self.name(), name)
+        })
     }
 }
 
@@ -166,7 +177,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     if let (true, Some(heads), Some(width)) = (args.paced, args.heads, args.width) {
         let Args { batch, causal, backward, .. } = args;
         let band = args.band.filter(|_| causal).map(|band| band as usize);
-        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, band, backward }.chosen(&mut engine, args.precision, "")?;
+        let mut case = Work { batch, length: args.lengths[0], heads, width, causal, band, backward }.chosen(
+            &mut engine,
+            args.precision,
+            "",
+        )?;
         return common::pace("attention", &mut engine, &mut case.run);
     }
     let models = if args.model.is_empty() { Shape::ALL.to_vec() } else { args.model.clone() };

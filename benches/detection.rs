@@ -55,13 +55,8 @@ struct Bigrams {
 
 impl Bigrams {
     fn of(documents: &Documents, vocab: usize) -> Self {
-        let mut model = Self {
-            pairs: HashMap::new(),
-            firsts: HashMap::new(),
-            tokens: HashMap::new(),
-            total: 0.0,
-            vocab: vocab as f64,
-        };
+        let mut model =
+            Self { pairs: HashMap::new(), firsts: HashMap::new(), tokens: HashMap::new(), total: 0.0, vocab: vocab as f64 };
         for document in 0..documents.len() {
             let sentences = documents.document(document);
             let text = documents.sentence(sentences.start).start..documents.sentence(sentences.end - 1).end;
@@ -181,13 +176,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut engine = Engine::new(&EngineOptions { device, notice: true, autotune: Autotune::default() })?;
     eprintln!("{}", engine.device_name());
     step.load(Some(&generator), &discriminator, &mut engine, 0)?;
-    let sizes = ReplacedBatch { rows: args.batch, context, predictions: settings.max_predictions, dropout: 0.0, recompute: false };
+    let sizes =
+        ReplacedBatch { rows: args.batch, context, predictions: settings.max_predictions, dropout: 0.0, recompute: false };
     let mut g = Graph::new();
     let inputs: Vec<_> = step.inputs(&sizes).into_iter().map(|(name, ty)| g.input(name, ty)).collect();
     let (loss, outputs) = step.loss(&mut g, &inputs, None, &sizes)?;
     let plan = engine.compile(g, &loss.others, &PlanOptions::default())?;
-    let mut judges =
-        Judges { plan, inputs, others: loss.others, outputs, step: &step, bigrams: &bigrams, special: tokenizer.special_tokens()? };
+    let mut judges = Judges {
+        plan,
+        inputs,
+        others: loss.others,
+        outputs,
+        step: &step,
+        bigrams: &bigrams,
+        special: tokenizer.special_tokens()?,
+    };
 
     let fitted = judges.judge(&mut engine, &train, &args, [0.0, 0.0])?;
     let thresholds = [0, 1].map(|judge| fitted[judge].best_threshold().0);

@@ -116,8 +116,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let whole = |g: &mut Graph, i: &[Tensor], rng: Option<Tensor>| Ok(step.loss(g, i, rng, &sizes)?.0);
     let types: Vec<_> = step.parameters()?.iter().map(Parameter::trained).collect();
     let objective = Objective { inputs: step.inputs(&sizes), loss: &whole };
-    let values =
-        vec![ids.clone(), ids.clone(), none.clone(), all.clone(), places.clone(), labels.clone(), HostTensor::uints([2], vec![1, 2])];
+    let values = vec![
+        ids.clone(),
+        ids.clone(),
+        none.clone(),
+        all.clone(),
+        places.clone(),
+        labels.clone(),
+        HostTensor::uints([2], vec![1, 2]),
+    ];
     let mut contenders = vec![Contender {
         name: "whole",
         trainer: Trainer::new(&mut engine, &types, &objective, settings(&args))?,
@@ -189,6 +196,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let medians: Vec<_> = contenders.iter().map(|c| median(&c.times)).collect();
     let ratio = medians[0] / (medians[1] + medians[2]);
-    println!("{}", serde_json::json!({ "whole": medians[0], "generator": medians[1], "discriminator": medians[2], "ratio": ratio }));
+    println!(
+        "{}",
+        serde_json::json!({ "whole": medians[0], "generator": medians[1], "discriminator": medians[2], "ratio": ratio })
+    );
     Ok(())
 }

@@ -56,7 +56,9 @@ impl Args {
             }),
             Some(Shape::AlbertBase) => Config::Albert(AlbertConfig::named("base").ok_or("no albert base")?),
             Some(Shape::ElectraSmall) => Config::Electra(ElectraConfig::named("small").ok_or("no electra small")?),
-            Some(other) => return Err(format!("--model {}: no encoder; it is the bench train_step's", other.numbers().name).into()),
+            Some(other) => {
+                return Err(format!("--model {}: no encoder; it is the bench train_step's", other.numbers().name).into());
+            }
         })
     }
 }
@@ -114,7 +116,8 @@ fn train<'a>(
             .flat_map(|row| (0..args.predictions).map(move |i| (row * args.steps.context + i * step % args.steps.context) as u32))
             .collect();
         let labels = places.iter().map(|&place| (place as usize * 31 % sizes.vocab) as u32).collect();
-        let inputs = vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
+        let inputs =
+            vec![("ids", TensorType::u32(shape)), ("places", TensorType::u32(slots)), ("labels", TensorType::u32(slots))];
         (inputs, vec![ids, HostTensor::uints(slots, places), HostTensor::uints(slots, labels)])
     };
     let trainer = Trainer::new(engine, &types, &Objective { inputs, loss: &loss }, args.steps.settings(batch))?;

@@ -62,7 +62,9 @@ impl FromStr for Product {
         let layout = parts.get(3).copied().unwrap_or("nn");
         let sizes: Vec<usize> = parts.iter().take(3).filter_map(|p| p.parse().ok()).filter(|&n| n > 0).collect();
         match sizes[..] {
-            [m, n, k] if parts.len() <= 4 && ["nn", "nt", "tn"].contains(&layout) => Ok(Self { m, n, k, layout: layout.into(), weights: None }),
+            [m, n, k] if parts.len() <= 4 && ["nn", "nt", "tn"].contains(&layout) => {
+                Ok(Self { m, n, k, layout: layout.into(), weights: None })
+            }
             _ => Err("a product is M,N,K or M,N,K,nn|nt|tn".into()),
         }
     }
@@ -144,7 +146,13 @@ impl Product {
     }
 }
 
-fn case<'a>(engine: &mut Engine, precision: Precision, series: String, label: &str, p: &Product) -> Result<Case<'a>, Box<dyn Error>> {
+fn case<'a>(
+    engine: &mut Engine,
+    precision: Precision,
+    series: String,
+    label: &str,
+    p: &Product,
+) -> Result<Case<'a>, Box<dyn Error>> {
     let (plan, _) = p.plan(engine, precision, None)?;
     let name = if label.is_empty() { p.name() } else { format!("{label} {}", p.name()) };
     Ok(p.case(plan, series, name))
@@ -184,7 +192,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut products = args.products;
     if products.is_empty() && groups.is_empty() {
-        let usual = ["768,768,768,nn", "512,1024,256,nn", "512,256,1024,nt", "512,4096,256,nt", "256,1024,512,tn", "4096,256,512,tn"];
+        let usual =
+            ["768,768,768,nn", "512,1024,256,nn", "512,256,1024,nt", "512,4096,256,nt", "256,1024,512,tn", "4096,256,512,tn"];
         products = usual.iter().map(|p| p.parse()).collect::<Result<_, String>>()?;
     }
     if !products.is_empty() {

@@ -234,7 +234,20 @@ fn operation<'c>(engine: &mut Engine, what: What, s: &Numbers, rows: usize) -> R
 /// Parameters of a layer.
 fn layer(s: &Numbers) -> Vec<Vec<usize>> {
     let (w, i) = (s.width, s.inner);
-    vec![vec![w, 3 * w], vec![3 * w], vec![w, w], vec![w], vec![w, i], vec![i], vec![i, w], vec![w], vec![w], vec![w], vec![w], vec![w]]
+    vec![
+        vec![w, 3 * w],
+        vec![3 * w],
+        vec![w, w],
+        vec![w],
+        vec![w, i],
+        vec![i],
+        vec![i, w],
+        vec![w],
+        vec![w],
+        vec![w],
+        vec![w],
+        vec![w],
+    ]
 }
 
 /// A step on a layer's parameters: four tensors read, three written.

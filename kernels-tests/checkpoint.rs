@@ -1,7 +1,8 @@
 //! Safetensors files and folders: what is right comes back, what is wrong is named, and nothing is half-written.
 
 use shaderlm::checkpoint::{
-    CheckpointError, SafeTensorsFile, StoredType, Weights, read_config, remove_leftovers, save_folder, write_atomic, write_safetensors,
+    CheckpointError, SafeTensorsFile, StoredType, Weights, read_config, remove_leftovers, save_folder, write_atomic,
+    write_safetensors,
 };
 use std::{
     borrow::Cow,
@@ -36,9 +37,24 @@ fn every_type_comes_back() {
     let bytes = |v: Vec<Vec<u8>>| Cow::Owned(v.concat());
     let tensors = vec![
         ("f32".to_owned(), StoredType::F32, vec![3], bytes(floats.iter().map(|x| x.to_le_bytes().to_vec()).collect())),
-        ("f64".to_owned(), StoredType::F64, vec![3, 1], bytes(floats.iter().map(|&x| f64::from(x).to_le_bytes().to_vec()).collect())),
-        ("f16".to_owned(), StoredType::F16, vec![1, 3], bytes(floats.iter().map(|&x| half::f16::from_f32(x).to_le_bytes().to_vec()).collect())),
-        ("bf16".to_owned(), StoredType::BF16, vec![3], bytes(floats.iter().map(|&x| half::bf16::from_f32(x).to_le_bytes().to_vec()).collect())),
+        (
+            "f64".to_owned(),
+            StoredType::F64,
+            vec![3, 1],
+            bytes(floats.iter().map(|&x| f64::from(x).to_le_bytes().to_vec()).collect()),
+        ),
+        (
+            "f16".to_owned(),
+            StoredType::F16,
+            vec![1, 3],
+            bytes(floats.iter().map(|&x| half::f16::from_f32(x).to_le_bytes().to_vec()).collect()),
+        ),
+        (
+            "bf16".to_owned(),
+            StoredType::BF16,
+            vec![3],
+            bytes(floats.iter().map(|&x| half::bf16::from_f32(x).to_le_bytes().to_vec()).collect()),
+        ),
         ("i64".to_owned(), StoredType::I64, vec![2], bytes(vec![(-100i64).to_le_bytes().to_vec(), 7i64.to_le_bytes().to_vec()])),
         ("i32".to_owned(), StoredType::I32, vec![2], bytes(vec![(-100i32).to_le_bytes().to_vec(), 7i32.to_le_bytes().to_vec()])),
         ("u8".to_owned(), StoredType::U8, vec![2], bytes(vec![vec![0, 255]])),

@@ -254,7 +254,21 @@ fn train_generate_measure_and_show() {
     // From that model on, with its tokenizer, and with another optimizer.
     let tuned = folder.path().join("tuned");
     let mut command = shaderlm();
-    command.args(["train", "gpt2", "--data", &data, "--init", model, "--steps", "2", "--batch", "2", "--optimizer", "sgd", "--out"]);
+    command.args([
+        "train",
+        "gpt2",
+        "--data",
+        &data,
+        "--init",
+        model,
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--optimizer",
+        "sgd",
+        "--out",
+    ]);
     success(run(command.arg(&tuned).args(["--dropout", "0.1", "--recompute", "--accumulate", "2", "--dtype", "f16"])));
     assert!(ok(&["generate", "--model", tuned.to_str().unwrap(), "the", "--max-tokens", "3"]).starts_with("the"));
 }
@@ -350,7 +364,9 @@ fn devices_and_help() {
         let device = json(line);
         assert!(device["name"].is_string() && device["max_binding_bytes"].as_u64().unwrap() >= 128 << 20, "{device}");
     }
-    for command in ["generate", "train gpt2", "tokenizer train", "forward", "backward", "perplexity", "quantize", "graph", "devices"] {
+    for command in
+        ["generate", "train gpt2", "tokenizer train", "forward", "backward", "perplexity", "quantize", "graph", "devices"]
+    {
         let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
         assert!(ok(&words).contains("Usage: shaderlm"), "{command}");
     }

@@ -76,7 +76,8 @@ fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities, options: &Plan
 
 /// Kernels that drivers compile quickly: with tiles of up to four matrices a side. The others differ from them in numbers.
 fn small(name: &str) -> bool {
-    ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile)) && !["by 32x32", "by 64x64"].iter().any(|tile| name.contains(tile))
+    ["16x16", "32x32", "64x64"].iter().any(|tile| name.contains(tile))
+        && !["by 32x32", "by 64x64"].iter().any(|tile| name.contains(tile))
 }
 
 /// How operands are stored.
@@ -142,13 +143,24 @@ fn every_layout_size_and_kernel() {
         }
     }
     // Tiles of whole sizes, and one that is not in any direction.
-    let large = [(LAYOUTS[0], [128, 128, 64], &[In16][..]), (LAYOUTS[3], [128, 128, 64], &[In16]), (LAYOUTS[3], [130, 132, 36], &[First16])];
+    let large = [
+        (LAYOUTS[0], [128, 128, 64], &[In16][..]),
+        (LAYOUTS[3], [128, 128, 64], &[In16]),
+        (LAYOUTS[3], [130, 132, 36], &[First16]),
+    ];
     for (layout, shape, stored) in large {
-        each(&format!("{shape:?}, transposed {layout:?}"), engine, |_| true, stored, &mut seen, |c| {
-            let operands = product(c, shape, layout);
-            let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, alpha: -0.7 };
-            (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
-        });
+        each(
+            &format!("{shape:?}, transposed {layout:?}"),
+            engine,
+            |_| true,
+            stored,
+            &mut seen,
+            |c| {
+                let operands = product(c, shape, layout);
+                let settings = Layout { transpose_a: layout.0, transpose_b: layout.1, alpha: -0.7 };
+                (epilogue(c, "none", operands, [shape[0], shape[1]], settings), operands)
+            },
+        );
     }
     for part in [", ahead", "k in "] {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");
@@ -366,7 +378,8 @@ fn attention_and_its_gradient() {
                     continue;
                 }
                 let (c, outputs, options) = make(Some(choice));
-                let what = format!("attention {t} x {d}, causal {causal}, padded {padded}, band {band:?}, stored {stored:?}, {names:?}");
+                let what =
+                    format!("attention {t} x {d}, causal {causal}, padded {padded}, band {band:?}, stored {stored:?}, {names:?}");
                 c.check_with(engine(), options, &what, &outputs, Bound::Within(2e-3));
                 seen.extend(names);
             }

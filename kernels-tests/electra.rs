@@ -194,8 +194,7 @@ fn first_gradients(case: &Case, step: &ReplacedTokens, engine: &mut Engine) -> V
     let inputs: Vec<_> = step.inputs(&sizes).into_iter().map(|(name, ty)| g.input(name, ty)).collect();
     let (loss, _) = step.loss(&mut g, &inputs, None, &sizes).unwrap();
     let parameters = step.parameters().unwrap();
-    let variables: Vec<_> =
-        parameters.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
+    let variables: Vec<_> = parameters.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
     let grads = gradients(&mut g, loss.loss, &variables).unwrap();
     let wanted: Vec<_> = grads.iter().flatten().copied().collect();
     let mut plan = engine.compile(g, &wanted, &PlanOptions::default()).unwrap();

@@ -20,8 +20,15 @@ fn train(data: &str, tokenizer: &str, out: &Path, steps: usize, more: &[&str]) -
     command.args(["train", "electra", "--data", data, "--tokenizer", tokenizer, "--out"]).arg(out);
     let steps = steps.to_string();
     let defaults = [
-        ("--layers", "2"), ("--heads", "2"), ("--width", "32"), ("--embedding-width", "24"), ("--generator-fraction", "0.5"),
-        ("--context", "32"), ("--batch", "8"), ("--warmup", "5"), ("--steps", &steps),
+        ("--layers", "2"),
+        ("--heads", "2"),
+        ("--width", "32"),
+        ("--embedding-width", "24"),
+        ("--generator-fraction", "0.5"),
+        ("--context", "32"),
+        ("--batch", "8"),
+        ("--warmup", "5"),
+        ("--steps", &steps),
     ];
     for (flag, value) in defaults.iter().filter(|d| !more.contains(&d.0)) {
         command.args([flag, value]);
@@ -41,8 +48,20 @@ fn an_electra_learns_what_animals_do_not_eat() {
     let tokenizer = tokenizer(&data, folder.path(), "wordpiece");
     let (out, lines) = (folder.path().join("electra"), folder.path().join("log.jsonl"));
     let more = [
-        "--log", lines.to_str().unwrap(), "--eval-every", "0", "--lr", "3e-3", "--initializer-range", "0.1", "--device", "cpu",
-        "--short-probability", "0", "--temperature", "4",
+        "--log",
+        lines.to_str().unwrap(),
+        "--eval-every",
+        "0",
+        "--lr",
+        "3e-3",
+        "--initializer-range",
+        "0.1",
+        "--device",
+        "cpu",
+        "--short-probability",
+        "0",
+        "--temperature",
+        "4",
     ];
     success(run(&mut train(&data, &tokenizer, &out, 600, &more)));
     let lines = log(&lines);
@@ -97,7 +116,11 @@ fn an_electra_learns_what_animals_do_not_eat() {
     let tuned = folder.path().join("tuned");
     let mut command = shaderlm();
     command.args(["finetune", "--model", &format!("{model}/discriminator"), "--task", "classify", "--layer-decay", "0.8"]);
-    success(run(command.args(["--lr", "3e-3", "--epochs", "15", "--dropout", "0", "--data"]).arg(&examples).arg("--out").arg(&tuned)));
+    success(run(command
+        .args(["--lr", "3e-3", "--epochs", "15", "--dropout", "0", "--data"])
+        .arg(&examples)
+        .arg("--out")
+        .arg(&tuned)));
     let tuned = tuned.to_str().unwrap();
     let found = success(run(shaderlm().args(["classify", "the cow eats grass", "--model", tuned])));
     assert!(found.starts_with("plant"), "{found}");
@@ -161,13 +184,30 @@ fn what_the_paper_compares_with() {
     let data = corpus(folder.path());
     let tokenizer = tokenizer(&data, folder.path(), "wordpiece");
     for (objective, class) in [
-        ("electra-15", "ElectraForPreTraining"), ("replace-mlm", "ElectraForMaskedLM"), ("all-tokens-mlm", "ElectraForMaskedLM"),
+        ("electra-15", "ElectraForPreTraining"),
+        ("replace-mlm", "ElectraForMaskedLM"),
+        ("all-tokens-mlm", "ElectraForMaskedLM"),
         ("mlm", "ElectraForMaskedLM"),
     ] {
         let (out, lines) = (folder.path().join(objective), folder.path().join(format!("{objective}.jsonl")));
         let more = [
-            "--objective", objective, "--log", lines.to_str().unwrap(), "--lr", "3e-3", "--mask-without-replacement", "--dropout",
-            "0.1", "--recompute", "--accumulate", "2", "--tie", "tokens", "--bias-correction", "--temperature", "0.9",
+            "--objective",
+            objective,
+            "--log",
+            lines.to_str().unwrap(),
+            "--lr",
+            "3e-3",
+            "--mask-without-replacement",
+            "--dropout",
+            "0.1",
+            "--recompute",
+            "--accumulate",
+            "2",
+            "--tie",
+            "tokens",
+            "--bias-correction",
+            "--temperature",
+            "0.9",
         ];
         success(run(&mut train(&data, &tokenizer, &out, 20, &more)));
         let lines = log(&lines);

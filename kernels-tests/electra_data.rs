@@ -8,10 +8,8 @@ use shaderlm::train::{MaskRule, PretrainSettings};
 fn statistics_of_electras_masking() {
     let source = plain();
     for replacement in [true, false] {
-        let settings = PretrainSettings {
-            mask_rule: MaskRule::Electra { replacement },
-            ..PretrainSettings::electra(64, 0.15, 4)
-        };
+        let settings =
+            PretrainSettings { mask_rule: MaskRule::Electra { replacement }, ..PretrainSettings::electra(64, 0.15, 4) };
         assert_eq!(settings.max_predictions, 9);
         let data = pretraining(&source, settings);
         let (mut masked, mut single) = (Count::default(), 0);

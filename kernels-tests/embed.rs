@@ -8,8 +8,7 @@ use std::{fs, io::Write, path::PathBuf, process::Stdio};
 
 /// The folder of the model.
 pub fn minilm() -> String {
-    let folder = std::env::var("SHADERLM_MINILM")
-        .unwrap_or_else(|_| format!("{}/target/minilm", env!("CARGO_MANIFEST_DIR")));
+    let folder = std::env::var("SHADERLM_MINILM").unwrap_or_else(|_| format!("{}/target/minilm", env!("CARGO_MANIFEST_DIR")));
     assert!(PathBuf::from(&folder).join("model.safetensors").exists(), "{folder} is not there: sh tools/minilm.sh {folder}");
     folder
 }
@@ -65,7 +64,8 @@ fn real_sentences_as_in_transformers() {
     // The obvious neighbours are nearest.
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     for (i, (text, group, nearest)) in sentences.iter().enumerate() {
-        let closest = (0..20).filter(|&j| j != i).max_by(|&a, &b| dot(&found[i], &found[a]).total_cmp(&dot(&found[i], &found[b])));
+        let closest =
+            (0..20).filter(|&j| j != i).max_by(|&a, &b| dot(&found[i], &found[a]).total_cmp(&dot(&found[i], &found[b])));
         assert_eq!(closest, Some(*nearest), "{text}");
         assert_eq!(sentences[*nearest].1, *group);
     }

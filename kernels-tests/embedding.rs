@@ -8,7 +8,12 @@ use shaderlm::{
 
 #[test]
 fn forward_and_backward() {
-    for (rows, width, n) in AWKWARD.into_iter().zip(AWKWARD.into_iter().rev()).zip([1, 64, 3, 257, 2, 65, 31, 127, 128, 5, 63, 300]).map(|((r, w), n)| (r, w, n)) {
+    for (rows, width, n) in AWKWARD
+        .into_iter()
+        .zip(AWKWARD.into_iter().rev())
+        .zip([1, 64, 3, 257, 2, 65, 31, 127, 128, 5, 63, 300])
+        .map(|((r, w), n)| (r, w, n))
+    {
         let what = format!("embedding [{rows},{width}], {n} ids");
         let mut c = Case::new();
         let table = c.input([rows, width]);

@@ -43,8 +43,15 @@ fn train(kind: &str, data: &str, tokenizer: &str, out: &Path, steps: usize, more
     command.args(["train", kind, "--data", data, "--tokenizer", tokenizer, "--out"]).arg(out);
     let steps = steps.to_string();
     let defaults = [
-        ("--layers", "2"), ("--heads", "2"), ("--width", "32"), ("--context", "32"), ("--batch", "8"), ("--warmup", "5"),
-        ("--lr", "5e-3"), ("--max-predictions", "5"), ("--steps", &steps),
+        ("--layers", "2"),
+        ("--heads", "2"),
+        ("--width", "32"),
+        ("--context", "32"),
+        ("--batch", "8"),
+        ("--warmup", "5"),
+        ("--lr", "5e-3"),
+        ("--max-predictions", "5"),
+        ("--steps", &steps),
     ];
     for (flag, value) in defaults.iter().filter(|d| !more.contains(&d.0)) {
         command.args([flag, value]);
@@ -68,8 +75,18 @@ fn a_bert_learns_what_animals_eat() {
     let tokenizer = tokenizer(&data, folder.path(), "wordpiece");
     let (out, lines) = (folder.path().join("bert"), folder.path().join("log.jsonl"));
     let more = [
-        "--objective", "mlm+nsp", "--log", lines.to_str().unwrap(), "--eval-every", "400", "--lr", "3e-3", "--initializer-range", "0.1",
-        "--device", "cpu",
+        "--objective",
+        "mlm+nsp",
+        "--log",
+        lines.to_str().unwrap(),
+        "--eval-every",
+        "400",
+        "--lr",
+        "3e-3",
+        "--initializer-range",
+        "0.1",
+        "--device",
+        "cpu",
     ];
     let text = success(run(&mut train("bert", &data, &tokenizer, &out, 800, &more)));
     assert!(text.contains("guessing the commonest token") && text.contains("masked accuracy"), "{text}");
@@ -86,7 +103,8 @@ fn a_bert_learns_what_animals_eat() {
         let first = &found["masks"][0]["candidates"][0];
         assert_eq!(first["token"], "grass", "{found}");
         assert_eq!(first["text"], "the cow eats grass at night.", "{found}");
-        let sum: f64 = found["masks"][0]["candidates"].as_array().unwrap().iter().map(|c| c["probability"].as_f64().unwrap()).sum();
+        let sum: f64 =
+            found["masks"][0]["candidates"].as_array().unwrap().iter().map(|c| c["probability"].as_f64().unwrap()).sum();
         assert!(sum > 0.5 && sum <= 1.0001, "{found}");
     }
     let two = success(run(shaderlm().args(["fill", "the [MASK] eats honey [MASK] night .", "--model", model])));
@@ -101,7 +119,21 @@ fn a_bert_learns_what_animals_eat() {
     // On from there with masked tokens alone, then embedded.
     let tuned = folder.path().join("tuned");
     let mut command = shaderlm();
-    command.args(["train", "bert", "--data", &data, "--init", model, "--objective", "mlm", "--steps", "2", "--batch", "4", "--out"]);
+    command.args([
+        "train",
+        "bert",
+        "--data",
+        &data,
+        "--init",
+        model,
+        "--objective",
+        "mlm",
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--out",
+    ]);
     success(run(command.arg(&tuned).args(["--dropout", "0.1", "--recompute", "--accumulate", "2", "--dtype", "f16"])));
     let found = success(run(shaderlm().args(["embed", "the cat", "--json", "--model", tuned.to_str().unwrap()])));
     assert_eq!(json(&found)["embedding"].as_array().unwrap().len(), 32);
@@ -116,8 +148,20 @@ fn an_albert_in_every_mode_of_sharing() {
     for sharing in ["all", "attention", "ffn", "none"] {
         let (out, lines) = (folder.path().join(sharing), folder.path().join(format!("{sharing}.jsonl")));
         let more = [
-            "--objective", "mlm+sop", "--sharing", sharing, "--embedding-width", "16", "--optimizer", "lamb", "--lr", "2e-2",
-            "--eval-every", "0", "--log", lines.to_str().unwrap(),
+            "--objective",
+            "mlm+sop",
+            "--sharing",
+            sharing,
+            "--embedding-width",
+            "16",
+            "--optimizer",
+            "lamb",
+            "--lr",
+            "2e-2",
+            "--eval-every",
+            "0",
+            "--log",
+            lines.to_str().unwrap(),
         ];
         success(run(&mut train("albert", &data, &tokenizer, &out, 30, &more)));
         let lines = log(&lines);
@@ -148,16 +192,25 @@ fn killed_and_resumed_as_if_nothing_had_happened() {
     let folder = tempfile::tempdir().unwrap();
     let data = corpus(folder.path());
     let tokenizer = tokenizer(&data, folder.path(), "unigram");
-    let more = ["--objective", "mlm+sop", "--embedding-width", "16", "--dropout", "0.1", "--save-every", "5", "--eval-every", "0"];
+    let more =
+        ["--objective", "mlm+sop", "--embedding-width", "16", "--dropout", "0.1", "--save-every", "5", "--eval-every", "0"];
     let losses = |path: &Path| -> Vec<String> { log(path).iter().map(|r| format!("{} {}", r["step"], r["loss"])).collect() };
     let (whole, whole_log) = (folder.path().join("whole"), folder.path().join("whole.jsonl"));
     let clock = std::time::Instant::now();
-    success(run(&mut train("albert", &data, &tokenizer, &whole, 60, &[&more[..], &["--log", whole_log.to_str().unwrap()]].concat())));
+    success(run(&mut train(
+        "albert",
+        &data,
+        &tokenizer,
+        &whole,
+        60,
+        &[&more[..], &["--log", whole_log.to_str().unwrap()]].concat(),
+    )));
     let time = clock.elapsed();
     let (out, lines) = (folder.path().join("killed"), folder.path().join("killed.jsonl"));
     let resumed = [&more[..], &["--resume", "--log", lines.to_str().unwrap()]].concat();
     for _ in 0..2 {
-        let mut child = train("albert", &data, &tokenizer, &out, 60, &resumed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            train("albert", &data, &tokenizer, &out, 60, &resumed).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         thread::sleep(Duration::from_millis(100) + time.mul_f64(0.4));
         let _ = child.kill();
         child.wait().unwrap();

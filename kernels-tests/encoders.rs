@@ -117,7 +117,8 @@ fn check_case(name: &str, what: &str, model: &Model, head: Head, mut engine: Eng
     }
     plan.run(&mut engine).unwrap();
 
-    let steepest = file.names().filter(|n| n.starts_with("grad.")).flat_map(|n| floats(&file, n)).fold(0f32, |a, x| a.max(x.abs()));
+    let steepest =
+        file.names().filter(|n| n.starts_with("grad.")).flat_map(|n| floats(&file, n)).fold(0f32, |a, x| a.max(x.abs()));
     let mut compared = 0;
     for (name, output) in &wanted {
         // bert-old has the logits only.
@@ -141,7 +142,16 @@ fn check_case(name: &str, what: &str, model: &Model, head: Head, mut engine: Eng
         }
         compared += 1;
     }
-    let inputs = ["input_ids", "attention_mask", "token_type_ids", "labels", "next_sentence_label", "sentence_order_label", "start_positions", "end_positions"];
+    let inputs = [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "labels",
+        "next_sentence_label",
+        "sentence_order_label",
+        "start_positions",
+        "end_positions",
+    ];
     let expected = file.names().filter(|n| !inputs.contains(n)).count();
     assert_eq!(compared, expected, "{what}: something in the file was not compared");
 }
@@ -181,7 +191,8 @@ fn ten_steps_of_adamw() {
                 precision: shaderlm::ops::Precision::F32,
                 seed: 0,
             };
-            let inputs = names.iter().map(|&n| (n, TensorType::u32(file.tensor(&format!("{n}.0")).unwrap().shape.clone()))).collect();
+            let inputs =
+                names.iter().map(|&n| (n, TensorType::u32(file.tensor(&format!("{n}.0")).unwrap().shape.clone()))).collect();
             let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| {
                 let encoder = model.encoder(Mode::default()).map_err(|e| OpError::new(e.to_string()))?;
                 let text = Text { ids: i[0], keys: Some(i[1]), types: types.then(|| i[2]) };
@@ -340,7 +351,10 @@ fn sharing_sums_gradients() {
             (labels, uints(&[2, 9], &|i| if i % 3 == 0 { i * 5 % 23 } else { IGNORE })),
             (pair, uints(&[2], &|i| i)),
         ]);
-        let random = |name: &str, i: u32| f64::from(threefry([name.len() as u32, name.as_bytes()[name.len() / 2].into()], [i, 3])[0]) / f64::from(u32::MAX) - 0.5;
+        let random = |name: &str, i: u32| {
+            f64::from(threefry([name.len() as u32, name.as_bytes()[name.len() / 2].into()], [i, 3])[0]) / f64::from(u32::MAX)
+                - 0.5
+        };
         let variables: HashMap<String, HostTensor<f64>> = list
             .iter()
             .map(|p| {

@@ -348,7 +348,8 @@ fn evaluation_has_the_loss_of_training() {
         let lesson = Lesson::new(task, "a.jsonl", &text);
         let log = lesson.folder.path().join("log.jsonl");
         let args = ["finetune", "--model", base(), "--task", task, "--data", path(&lesson.data), "--out", path(&lesson.out)];
-        let still = ["--lr", "0", "--dropout", "0", "--weight-decay", "0", "--epochs", "1", "--batch", batch, "--log", path(&log)];
+        let still =
+            ["--lr", "0", "--dropout", "0", "--weight-decay", "0", "--epochs", "1", "--batch", batch, "--log", path(&log)];
         let more = ["--eval-data", path(&lesson.data), "--context", "12", "--doc-stride", "4"];
         success(run(shaderlm().args(args).args(still).args(more)));
         let log = lines(&fs::read_to_string(log).unwrap());
@@ -376,7 +377,22 @@ fn choices_are_learnt() {
 fn early_stopping_and_the_best_checkpoint() {
     let lesson = Lesson::new("classify", "a.tsv", &review_file(60));
     // Nothing is learnt at a rate of 0, so that no evaluation is better than the first.
-    let args = ["--metric", "loss", "--lr", "0", "--patience", "2", "--eval-every", "3", "--epochs", "20", "--device", "cpu", "--context", "8"];
+    let args = [
+        "--metric",
+        "loss",
+        "--lr",
+        "0",
+        "--patience",
+        "2",
+        "--eval-every",
+        "3",
+        "--epochs",
+        "20",
+        "--device",
+        "cpu",
+        "--context",
+        "8",
+    ];
     let base = ["finetune", "--model", base(), "--task", "classify", "--data", path(&lesson.data), "--out", path(&lesson.out)];
     let out = success(run(shaderlm().args(base).args(args)));
     let summary = out.lines().last().unwrap();

@@ -75,7 +75,9 @@ fn guesses_change_nothing() {
                 let prompts = prompts(lengths, 200);
                 let sampling = Sampling { top_k, ..sampling(temperature, 5) };
                 let mut write = |guess: Option<usize>| {
-                    text(&mut engine, &model, &prompts, (count, 110), sampling, |g| guess.into_iter().for_each(|n| g.speculate(n).unwrap()))
+                    text(&mut engine, &model, &prompts, (count, 110), sampling, |g| {
+                        guess.into_iter().for_each(|n| g.speculate(n).unwrap())
+                    })
                 };
                 let (plain, none) = write(None);
                 assert_eq!(none, [0, 0]);
@@ -102,7 +104,8 @@ fn texts_end_with_a_stop_token() {
             let plain = text(&mut engine, &model, &prompts, (count, 80), sampling(temperature, 7), |_| {}).0;
             // Tokens that come early in one text, and late or not at all in others.
             let stops = [plain[0][8], plain[plain.len() - 1][33]];
-            let until = |text: &[u32]| text[..text.iter().position(|id| stops.contains(id)).map_or(text.len(), |at| at + 1)].to_vec();
+            let until =
+                |text: &[u32]| text[..text.iter().position(|id| stops.contains(id)).map_or(text.len(), |at| at + 1)].to_vec();
             let expected: Vec<_> = plain.iter().map(|text| until(text)).collect();
             assert!(expected[0].len() <= 9 && expected.iter().all(|text| !text.is_empty()));
             let settings = Sampling { stops: StopTokens::of(&stops), ..sampling(temperature, 7) };
@@ -179,8 +182,12 @@ fn beginnings_that_prompts_share_go_through_the_model_once() {
         let preamble = prompts(&[70], 200).remove(0);
         let with = |rest: &[u32]| [&preamble[..], rest].concat();
         let batch = [with(&[9, 8, 7]), with(&[50, 51, 52, 53, 54, 55, 56]), with(&[60]), with(&[9, 8, 1, 2])];
-        let alone: Vec<_> =
-            batch.iter().map(|prompt| text(&mut engine, &model, std::slice::from_ref(prompt), (12, 100), sampling(0.0, 0), |_| {}).0.remove(0)).collect();
+        let alone: Vec<_> = batch
+            .iter()
+            .map(|prompt| {
+                text(&mut engine, &model, std::slice::from_ref(prompt), (12, 100), sampling(0.0, 0), |_| {}).0.remove(0)
+            })
+            .collect();
         for chunk in [512, 40, 7] {
             let mut generator = Generator::new(&mut engine, model.gpt2().unwrap(), 4, 100, sampling(0.0, 0)).unwrap();
             generator.set_chunk(chunk);
@@ -284,7 +291,11 @@ fn prompts_of_one_call_share_and_stop_on_their_own() {
 fn bench_of_prompts_and_guesses() {
     let call = |more: &[&str]| {
         let mut command = crate::cli::shaderlm();
-        let output = command.args(["bench", "generate", "--prompt-tokens", "60", "--tokens", "24", "--batch", "2"]).args(more).output().unwrap();
+        let output = command
+            .args(["bench", "generate", "--prompt-tokens", "60", "--tokens", "24", "--batch", "2"])
+            .args(more)
+            .output()
+            .unwrap();
         crate::cli::success(output)
     };
     let found = crate::cli::json(&call(&["--json"]));

@@ -26,7 +26,8 @@ fn ok(args: &[&str]) -> String {
 
 #[test]
 fn blocks_of_every_type_stand_for_what_gguf_py_says() {
-    let (file, expected) = (Gguf::open(&fixture("blocks.gguf")).unwrap(), SafeTensorsFile::open(&fixture("blocks.safetensors")).unwrap());
+    let (file, expected) =
+        (Gguf::open(&fixture("blocks.gguf")).unwrap(), SafeTensorsFile::open(&fixture("blocks.safetensors")).unwrap());
     let mut checked = 0;
     for name in expected.names() {
         let (tensor, wanted) = (file.tensor(name).unwrap(), expected.tensor(name).unwrap());
@@ -55,7 +56,15 @@ fn logits_are_those_of_transformers() {
         let expected = case.tensor(&format!("logits.{name}")).unwrap();
         let wanted: Vec<_> = expected.to_f32().unwrap().into_iter().map(f64::from).collect();
         for (more, most) in [(&[][..], most), (&["--device", "cpu"], most), (&["--weights", "f32"], 1e-10)] {
-            let args = ["forward", "--model", model.to_str().unwrap(), "--input", input.to_str().unwrap(), "--output", output.to_str().unwrap()];
+            let args = [
+                "forward",
+                "--model",
+                model.to_str().unwrap(),
+                "--input",
+                input.to_str().unwrap(),
+                "--output",
+                output.to_str().unwrap(),
+            ];
             ok(&[&args, more].concat());
             let found = SafeTensorsFile::open(&output).unwrap();
             let found = found.tensor("logits").unwrap();
@@ -87,7 +96,9 @@ fn tokenizer_generation_perplexity_and_quantisation() {
     let (out, model) = (folder.path().join("q8"), fixture("q8_0.gguf"));
     let held_out = crate::cli::fixture("held_out.txt");
     let perplexity = |model: &Path| {
-        json(&ok(&["perplexity", "--model", model.to_str().unwrap(), "--data", &held_out, "--json"]))["perplexity"].as_f64().unwrap()
+        json(&ok(&["perplexity", "--model", model.to_str().unwrap(), "--data", &held_out, "--json"]))["perplexity"]
+            .as_f64()
+            .unwrap()
     };
     ok(&["quantize", "--model", model.to_str().unwrap(), "--out", out.to_str().unwrap(), "--weights", "q8"]);
     let (before, after) = (perplexity(&model), perplexity(&out));
@@ -108,7 +119,8 @@ fn kind(n: u32) -> Vec<u8> {
 
 /// A file of some entries and tensors, both of which may lie about their numbers.
 fn file(counts: [u64; 2], entries: &[Vec<u8>], tensors: &[Vec<u8>], data: usize) -> Vec<u8> {
-    let mut bytes = [b"GGUF".to_vec(), kind(3), number(counts[0]), number(counts[1]), entries.concat(), tensors.concat()].concat();
+    let mut bytes =
+        [b"GGUF".to_vec(), kind(3), number(counts[0]), number(counts[1]), entries.concat(), tensors.concat()].concat();
     bytes.resize(bytes.len().next_multiple_of(32) + data, 0);
     bytes
 }
@@ -211,7 +223,14 @@ fn damaged_files_are_errors_and_never_more() {
         let [at, value] = threefry([trial, 3], [0, 0]);
         let mut bytes = good.clone();
         // The beginning more often: counts and lengths.
-        let at = at as usize % if trial % 3 == 0 { 400 } else if trial % 3 == 1 { header } else { good.len() - 8 };
+        let at = at as usize
+            % if trial % 3 == 0 {
+                400
+            } else if trial % 3 == 1 {
+                header
+            } else {
+                good.len() - 8
+            };
         if trial % 5 == 0 {
             bytes[at..at + 8].copy_from_slice(&(u64::MAX >> (value % 40)).to_le_bytes());
         } else {

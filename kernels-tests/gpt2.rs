@@ -78,8 +78,7 @@ fn check_case(folder: &str, case: &str) {
         let logits = gpt2.head(&mut g, states[states.len() - 1]).unwrap();
         let loss = shaderlm::ops::cross_entropy(&mut g, logits, targets, IGNORE).unwrap();
         let list = parameters(config(&model));
-        let variables: Vec<_> =
-            list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
+        let variables: Vec<_> = list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
         let grads: Vec<_> = gradients(&mut g, loss, &variables).unwrap().into_iter().map(Option::unwrap).collect();
         let mut outputs = vec![logits, loss];
         outputs.extend(&states);
@@ -175,9 +174,8 @@ fn ten_steps_of_adamw() {
                 precision: shaderlm::ops::Precision::F32,
                 seed: 0,
             };
-            let loss = |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| {
-                Ok(Gpt2::new(config(&model)).loss(g, i[0], i[1], None)?.into())
-            };
+            let loss =
+                |g: &mut Graph, i: &[Tensor], _: Option<Tensor>| Ok(Gpt2::new(config(&model)).loss(g, i[0], i[1], None)?.into());
             let inputs = ["ids", "targets"].map(|name| (name, TensorType::u32([batch, time]))).to_vec();
             let mut trainer = Trainer::new(&mut engine, &types, &Objective { inputs, loss: &loss }, settings).unwrap();
             for step in 0..10 {
@@ -221,12 +219,17 @@ fn greedy_continuations() {
                 // Each by itself, then all in one batch with their different lengths.
                 let each = prompts.iter().zip(expected).map(|(p, e)| (vec![p.clone()], vec![e.clone()]));
                 for (prompts, expected) in each.chain([(prompts.clone(), expected.clone())]) {
-                    let sampling =
-                        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, repetition_penalty: *penalty, seed: 0, stops: StopTokens::none() };
+                    let sampling = Sampling {
+                        temperature: 0.0,
+                        top_k: 0,
+                        top_p: 1.0,
+                        repetition_penalty: *penalty,
+                        seed: 0,
+                        stops: StopTokens::none(),
+                    };
                     let longest = prompts.iter().map(Vec::len).max().unwrap();
                     let capacity = config(&model).n_positions.min(longest + count);
-                    let mut generator =
-                        Generator::new(&mut engine, config(&model), prompts.len(), capacity, sampling).unwrap();
+                    let mut generator = Generator::new(&mut engine, config(&model), prompts.len(), capacity, sampling).unwrap();
                     generator.prompt(&prompts).unwrap();
                     generator.decode(3).unwrap();
                     generator.decode(count - 4).unwrap();
@@ -258,8 +261,7 @@ fn large() {
     let logits = gpt2.head(&mut g, states[states.len() - 1]).unwrap();
     let loss = shaderlm::ops::cross_entropy(&mut g, logits, targets, IGNORE).unwrap();
     let list = parameters(config(&model));
-    let variables: Vec<_> =
-        list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
+    let variables: Vec<_> = list.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())).unwrap()).collect();
     let grads: Vec<_> = gradients(&mut g, loss, &variables).unwrap().into_iter().map(Option::unwrap).collect();
     let mut outputs = vec![logits, loss];
     outputs.extend(&grads);

@@ -26,8 +26,7 @@ fn run(engine: &mut Engine, recompute: bool, options: &PlanOptions) -> (Vec<Vec<
     let rng = g.input("rng", TensorType::u32([2]));
     let model = Gpt2 { config: &config, mode: Mode { dropout: Some(Dropout { rate: 0.2, rng }), recompute, ..Mode::default() } };
     let loss = model.loss(&mut g, ids, targets, None).unwrap();
-    let list: Vec<_> =
-        parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let list: Vec<_> = parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let mut wanted = vec![loss];
     wanted.extend(gradients(&mut g, loss, &list).unwrap().into_iter().map(Option::unwrap));
     if let Some(caps) = engine.capabilities() {
@@ -64,8 +63,7 @@ fn wide(engine: &mut Engine, recompute: bool, all_ignored: bool) -> (Vec<Vec<f32
     let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
     let model = Gpt2 { config: &config, mode: Mode { recompute, ..Mode::default() } };
     let loss = model.loss(&mut g, ids, targets, None).unwrap();
-    let list: Vec<_> =
-        parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let list: Vec<_> = parameters(&config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let mut wanted = vec![loss];
     wanted.extend(gradients(&mut g, loss, &list).unwrap().into_iter().map(Option::unwrap));
     let losses = g.nodes().iter().filter(|node| node.op.name().starts_with("cross_entropy_rows")).count();

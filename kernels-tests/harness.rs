@@ -164,7 +164,13 @@ impl Case {
 
     /// The same on another engine, with another kernel wherever there is a choice.
     pub fn check_on(self, engine: Engine, choice: Option<usize>, what: &str, outputs: &[Tensor], bound: Bound) {
-        self.check_with(engine, PlanOptions { choices: choice.into_iter().collect(), ..PlanOptions::default() }, what, outputs, bound);
+        self.check_with(
+            engine,
+            PlanOptions { choices: choice.into_iter().collect(), ..PlanOptions::default() },
+            what,
+            outputs,
+            bound,
+        );
     }
 
     /// The same, planned by `options`, with sentinels.

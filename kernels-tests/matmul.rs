@@ -8,8 +8,22 @@ use shaderlm::{
 };
 
 const SHAPES: [[usize; 3]; 16] = [
-    [1, 1, 1], [1, 7, 3], [2, 64, 64], [3, 63, 65], [5, 8, 128], [8, 257, 31], [9, 100, 4], [13, 12, 11], [31, 33, 17],
-    [64, 64, 64], [63, 65, 64], [65, 63, 66], [127, 36, 20], [12, 256, 1], [97, 1, 53], [130, 96, 260],
+    [1, 1, 1],
+    [1, 7, 3],
+    [2, 64, 64],
+    [3, 63, 65],
+    [5, 8, 128],
+    [8, 257, 31],
+    [9, 100, 4],
+    [13, 12, 11],
+    [31, 33, 17],
+    [64, 64, 64],
+    [63, 65, 64],
+    [65, 63, 66],
+    [127, 36, 20],
+    [12, 256, 1],
+    [97, 1, 53],
+    [130, 96, 260],
 ];
 
 fn operands(c: &mut Case, [m, n, k]: [usize; 3], ta: bool, tb: bool) -> (Tensor, Tensor) {
@@ -175,7 +189,11 @@ fn every_kernel_that_can_be_chosen() {
             for (kind, make) in [("software", engine as fn() -> _), ("hardware", engine_as_hardware)] {
                 let (c, outputs) = case();
                 let caps: Capabilities = make().capabilities().unwrap().clone();
-                let list = decisions(&c.g, &outputs, &caps, &PlanOptions::default()).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+                let list = decisions(&c.g, &outputs, &caps, &PlanOptions::default())
+                    .unwrap()
+                    .into_iter()
+                    .next()
+                    .map_or(Vec::new(), |d| d.kernels);
                 for choice in 0..list.len().max(1) {
                     let (c, outputs) = case();
                     let name = list.get(choice).map_or("the only kernel", String::as_str);
@@ -187,7 +205,8 @@ fn every_kernel_that_can_be_chosen() {
         }
     }
     let lanes = engine_as_hardware().capabilities().unwrap().subgroup;
-    let of_subgroups = lanes.map_or(Vec::new(), |lanes| [1, 2].map(|columns| format!("direct 16x{}", 4 * lanes * columns)).to_vec());
+    let of_subgroups =
+        lanes.map_or(Vec::new(), |lanes| [1, 2].map(|columns| format!("direct 16x{}", 4 * lanes * columns)).to_vec());
     let parts = ["tiled 32x32", "tiled 64x64", "tiled 128x64", "tiled 128x128", "k in ", "rows", "dot"];
     for part in parts.into_iter().chain(of_subgroups.iter().map(String::as_str)) {
         assert!(seen.iter().any(|name| name.contains(part)), "{part} is not among {seen:?}");

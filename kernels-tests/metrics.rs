@@ -1,9 +1,7 @@
 //! Metrics against scikit-learn 1.x, scipy and SQuAD's `evaluate-v2.0.py`, which the numbers here were computed with, and
 //! against sums by hand.
 
-use shaderlm::train::tasks::metrics::{
-    accuracy, answer_f1, exact_match, f1, f1_macro, f1_tokens, matthews, pearson, spearman,
-};
+use shaderlm::train::tasks::metrics::{accuracy, answer_f1, exact_match, f1, f1_macro, f1_tokens, matthews, pearson, spearman};
 
 #[track_caller]
 fn close(found: f64, expected: f64) {

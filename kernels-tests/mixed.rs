@@ -39,7 +39,12 @@ fn check_on(
     let results = record(&mut c).unwrap_or_else(|e| panic!("{what}: {e}"));
     // What the host reads is never in 16 bits, but what it is scaled from can be.
     let outputs: Vec<_> = results.into_iter().map(|y| ops::scale(&mut c.g, y, 1.0).unwrap()).collect();
-    let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, choices: choice.into_iter().collect(), ..PlanOptions::default() };
+    let options = PlanOptions {
+        precision: Precision::Mixed,
+        no_fusion: true,
+        choices: choice.into_iter().collect(),
+        ..PlanOptions::default()
+    };
     let caps = engine.capabilities().unwrap();
     let labels: Vec<_> = kernels(&c.g, &outputs, caps, &options).unwrap().iter().map(|k| k.label()).collect();
     for expected in expected {
@@ -160,17 +165,21 @@ fn the_other_operations() {
             let halves = [ops::slice(&mut c.g, y, 1, 0..width.div_ceil(2))?, x];
             Ok(vec![y, ops::concat(&mut c.g, &halves, 1)?])
         });
-        check(&format!("embedding and sums, width {width}"), &["embedding{", "embedding_backward{", "sum_leading{STRANDS"], |c| {
-            let data = c.normal(11 * width);
-            let table = c.feed([11, width], data);
-            let ids = c.random_ids([2, 9], 11);
-            let x = ops::embedding(&mut c.g, table, ids)?;
-            let w = half(c, [2, 9, width]);
-            let y = ops::mul(&mut c.g, x, w)?;
-            let loss = ops::sum(&mut c.g, y)?;
-            let grad = shaderlm::graph::gradients(&mut c.g, loss, &[table])?[0].unwrap();
-            Ok(vec![y, grad, ops::sum_leading(&mut c.g, y, 2)?])
-        });
+        check(
+            &format!("embedding and sums, width {width}"),
+            &["embedding{", "embedding_backward{", "sum_leading{STRANDS"],
+            |c| {
+                let data = c.normal(11 * width);
+                let table = c.feed([11, width], data);
+                let ids = c.random_ids([2, 9], 11);
+                let x = ops::embedding(&mut c.g, table, ids)?;
+                let w = half(c, [2, 9, width]);
+                let y = ops::mul(&mut c.g, x, w)?;
+                let loss = ops::sum(&mut c.g, y)?;
+                let grad = shaderlm::graph::gradients(&mut c.g, loss, &[table])?[0].unwrap();
+                Ok(vec![y, grad, ops::sum_leading(&mut c.g, y, 2)?])
+            },
+        );
     }
 }
 

@@ -59,7 +59,11 @@ fn every_kind_of_training_has_it() {
         success(run(&mut command));
         log(&lines)
     };
-    for (kind, more) in [("bert", vec!["--objective", "mlm"]), ("albert", vec!["--objective", "mlm+sop", "--optimizer", "lamb", "--accumulate", "2"]), ("electra", vec![])] {
+    for (kind, more) in [
+        ("bert", vec!["--objective", "mlm"]),
+        ("albert", vec!["--objective", "mlm+sop", "--optimizer", "lamb", "--accumulate", "2"]),
+        ("electra", vec![]),
+    ] {
         let (plain, mixed) = (train(kind, "f32", &more), train(kind, "mixed", &more));
         for (p, m) in plain.iter().zip(&mixed) {
             let (p_loss, m_loss) = (number(p, "loss"), number(m, "loss"));

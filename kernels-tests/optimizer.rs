@@ -191,7 +191,8 @@ fn a_negative_factor_changes_nothing() {
 
 #[test]
 fn several_tensors_in_a_dispatch() {
-    for (clipped, make) in [(false, engine as fn() -> _), (true, engine), (false, engine_as_hardware), (true, engine_as_hardware)] {
+    for (clipped, make) in [(false, engine as fn() -> _), (true, engine), (false, engine_as_hardware), (true, engine_as_hardware)]
+    {
         let mut c = Case::new();
         let sizes: Vec<usize> = AWKWARD.into_iter().chain([64, 128, 4, 1000, 70_000, 12]).collect();
         let mut tensors = Vec::new();
@@ -210,7 +211,12 @@ fn several_tensors_in_a_dispatch() {
         let caps = engine.capabilities().unwrap();
         let dispatches = shaderlm::graph::kernels(&c.g, &[], caps, &PlanOptions::default()).unwrap().len();
         // Seven at once, those in vectors of four and the others apart, where the adapter has thirty bindings.
-        assert_eq!(dispatches, if caps.max_bindings >= 30 && !caps.software { 4 } else { sizes.len() }, "{} bindings", caps.max_bindings);
+        assert_eq!(
+            dispatches,
+            if caps.max_bindings >= 30 && !caps.software { 4 } else { sizes.len() },
+            "{} bindings",
+            caps.max_bindings
+        );
         c.check_on(engine, None, &format!("adamw of {} tensors, clipped {clipped}", sizes.len()), &[], Bound::Elementwise);
     }
 }

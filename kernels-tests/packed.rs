@@ -42,8 +42,21 @@ fn product(format: Format, [m, n, k]: [usize; 3], nt: bool) -> Option<(Case, Vec
 #[test]
 fn products_of_few_rows_and_of_many() {
     let shapes = [
-        [1, 1, 64], [1, 7, 3], [1, 65, 192], [2, 31, 128], [3, 5, 13], [4, 33, 64], [5, 9, 20], [7, 12, 96], [8, 17, 256], [9, 3, 65],
-        [12, 20, 64], [16, 37, 320], [17, 33, 64], [40, 20, 96], [1, 13, 1088],
+        [1, 1, 64],
+        [1, 7, 3],
+        [1, 65, 192],
+        [2, 31, 128],
+        [3, 5, 13],
+        [4, 33, 64],
+        [5, 9, 20],
+        [7, 12, 96],
+        [8, 17, 256],
+        [9, 3, 65],
+        [12, 20, 64],
+        [16, 37, 320],
+        [17, 33, 64],
+        [40, 20, 96],
+        [1, 13, 1088],
     ];
     for (kind, make) in [engine as fn() -> Engine, engine_as_hardware, engine_without_images].into_iter().enumerate() {
         for (f, format) in FORMATS.into_iter().enumerate() {
@@ -71,7 +84,8 @@ fn every_kernel_that_can_be_chosen() {
                 let packed = [("w".to_owned(), Packing::new(format, &[shape[1], shape[2]].into(), 1).unwrap())].into();
                 let options = PlanOptions { packed, ..PlanOptions::default() };
                 let caps = make().capabilities().unwrap().clone();
-                let list = decisions(&c.g, &outputs, &caps, &options).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
+                let list =
+                    decisions(&c.g, &outputs, &caps, &options).unwrap().into_iter().next().map_or(Vec::new(), |d| d.kernels);
                 for choice in 0..list.len().max(1) {
                     let (c, outputs) = product(format, shape, true).unwrap();
                     let name = list.get(choice).map_or("the only kernel", String::as_str);
@@ -230,7 +244,8 @@ fn a_token_and_its_position_take_one_dispatch() {
         let packing = Packing::new(format, &[97, 64].into(), 1).unwrap();
         let options = PlanOptions { packed: [("table".to_owned(), packing)].into(), ..PlanOptions::default() };
         let mut g = Graph::new();
-        let (table, places) = (g.variable("table", TensorType::f32([97, 64])).unwrap(), g.input("places", TensorType::f32([30, 64])));
+        let (table, places) =
+            (g.variable("table", TensorType::f32([97, 64])).unwrap(), g.input("places", TensorType::f32([30, 64])));
         let [tokens, positions] = ["tokens", "positions"].map(|name| g.input(name, TensorType::u32([2, 1])));
         let (a, b) = (ops::embedding(&mut g, table, tokens).unwrap(), ops::embedding(&mut g, places, positions).unwrap());
         let y = ops::add(&mut g, a, b).unwrap();

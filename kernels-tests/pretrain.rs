@@ -285,8 +285,7 @@ fn pairs_are_what_their_labels_say() {
     // Sentence order and text without pairs need no second document; documents of one word have no pair.
     let settings = PretrainSettings::of_paper(Pairing::SentenceOrder, 48, 5);
     let data = pretraining(&source, settings);
-    let seen: HashSet<usize> =
-        (0..data.epoch_length()).map(|i| place(segments(&data.example(i))[0][0]).0).collect();
+    let seen: HashSet<usize> = (0..data.epoch_length()).map(|i| place(segments(&data.example(i))[0][0]).0).collect();
     assert!(!seen.contains(&0) && !seen.contains(&5) && seen.len() == 58, "{}", seen.len());
 }
 
@@ -511,8 +510,7 @@ fn vocabularies_for_encoders() {
         // With capitals and accents.
         success(train_tokenizer(&data, kind, &again, &["--cased"]));
         let cased = Tokenizer::from_file(&again).unwrap();
-        let written: String =
-            cased.encode("The café, Him", false).unwrap().iter().map(|&id| cased.piece(id).unwrap()).collect();
+        let written: String = cased.encode("The café, Him", false).unwrap().iter().map(|&id| cased.piece(id).unwrap()).collect();
         assert_eq!(written.replace(' ', ""), "Thecafé,Him");
 
         let error = failure(train_tokenizer(&data, kind, &out, &["--vocab", "99"]));

@@ -231,7 +231,10 @@ fn commands_write_traces_and_tables() {
         let output = with_cache(&mut train(&data, &out, 8, &more), &cache);
         let err = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(success(output).contains("8 steps done"));
-        assert!(err.contains("measuring what the device can reach") && err.contains("of ceiling") && err.contains("runs 3 to 5 of 8"), "{err}");
+        assert!(
+            err.contains("measuring what the device can reach") && err.contains("of ceiling") && err.contains("runs 3 to 5 of 8"),
+            "{err}"
+        );
         assert!(err.contains("% mem") && err.contains("adamw"), "{err}");
         assert_eq!(trace(&file)["train"], 3);
         fs::remove_file(&file).unwrap();

@@ -52,8 +52,19 @@ fn eight_bits_cost_half_a_percent_of_perplexity_and_four_bits_five_at_most() {
 fn a_table_tells_what_became_of_the_model_and_of_its_perplexity() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("q4");
-    let text = ok(&["quantize", "--out", out.to_str().unwrap(), "--weights", "q4", "--keep", "head", "--text", &fixture("held_out.txt")]);
-    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start} in {text}")).to_owned();
+    let text = ok(&[
+        "quantize",
+        "--out",
+        out.to_str().unwrap(),
+        "--weights",
+        "q4",
+        "--keep",
+        "head",
+        "--text",
+        &fixture("held_out.txt"),
+    ]);
+    let line =
+        |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{start} in {text}")).to_owned();
     assert!(line("transformer.h.*.mlp.c_fc.weight").contains("q4/32"));
     assert!(line("transformer.wte.weight").contains("f16"), "{text}");
     assert!(line("perplexity").contains(" before, "));
@@ -101,9 +112,31 @@ fn what_is_written_is_read_by_every_command_that_needs_no_more() {
         let again = logits(out.to_str().unwrap(), &["--weights", "f32"]);
         let off = again.iter().zip(&found).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
         assert!(off <= 1e-4 * size, "{weights}: {off}");
-        let ids = ok(&["generate", "--model", out.to_str().unwrap(), "--ids", "1,2,3", "--max-tokens", "5", "--temperature", "0", "--json"]);
+        let ids = ok(&[
+            "generate",
+            "--model",
+            out.to_str().unwrap(),
+            "--ids",
+            "1,2,3",
+            "--max-tokens",
+            "5",
+            "--temperature",
+            "0",
+            "--json",
+        ]);
         let on_cpu = ok(&[
-            "generate", "--model", out.to_str().unwrap(), "--ids", "1,2,3", "--max-tokens", "5", "--temperature", "0", "--json", "--device", "cpu",
+            "generate",
+            "--model",
+            out.to_str().unwrap(),
+            "--ids",
+            "1,2,3",
+            "--max-tokens",
+            "5",
+            "--temperature",
+            "0",
+            "--json",
+            "--device",
+            "cpu",
         ]);
         assert_eq!(json(&ids)["ids"], json(&on_cpu)["ids"]);
     }
@@ -114,7 +147,8 @@ fn what_is_written_is_read_by_every_command_that_needs_no_more() {
     let held_out = fixture("held_out.txt");
     let shakespeare = quantized(folder.path(), "shakespeare", &["--weights", "q8"]);
     let init = shakespeare.to_str().unwrap();
-    let error = fails(&["train", "gpt2", "--data", &held_out, "--init", init, "--out", trained.to_str().unwrap(), "--steps", "1"]);
+    let error =
+        fails(&["train", "gpt2", "--data", &held_out, "--init", init, "--out", trained.to_str().unwrap(), "--steps", "1"]);
     assert!(error.contains("quantised (q8/32)"), "{error}");
     assert!(fails(&["backward", "--model", q8, "--input", &input, "--output", "x.safetensors"]).contains("quantised"));
     assert!(fails(&["quantize", "--model", q8, "--out", trained.to_str().unwrap(), "--weights", "q4"]).contains("quantised"));
@@ -130,15 +164,17 @@ type Tensors = BTreeMap<String, (StoredType, Vec<usize>, Vec<u8>)>;
 
 fn read(path: &Path) -> Tensors {
     let file = SafeTensorsFile::open(path).unwrap();
-    file.names().map(|name| {
-        let t = file.tensor(name).unwrap();
-        (name.to_owned(), (t.dtype, t.shape.clone(), t.bytes.to_vec()))
-    })
-    .collect()
+    file.names()
+        .map(|name| {
+            let t = file.tensor(name).unwrap();
+            (name.to_owned(), (t.dtype, t.shape.clone(), t.bytes.to_vec()))
+        })
+        .collect()
 }
 
 fn write(path: &Path, tensors: &Tensors) {
-    let views = tensors.iter().map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
+    let views =
+        tensors.iter().map(|(name, (dtype, shape, bytes))| (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     safetensors::serialize_to_file(views, None, path).unwrap();
 }
 
@@ -154,28 +190,64 @@ fn folders_that_do_not_hold_what_they_say_are_refused() {
     let refused = || fails(&["generate", "--model", out.to_str().unwrap(), "--ids", "1", "--max-tokens", "2"]);
     type Damage = Box<dyn Fn(&mut Tensors)>;
     let damages: Vec<(&str, Damage)> = vec![
-        ("no scales", Box::new({ let stem = stem.clone(); move |t| drop(t.remove(&format!("{stem}.scale"))) })),
-        ("no minima", Box::new({ let stem = stem.clone(); move |t| drop(t.remove(&format!("{stem}.min"))) })),
-        ("no weights", Box::new({ let name = name.clone(); move |t| drop(t.remove(&name)) })),
-        ("another type", Box::new({ let name = name.clone(); move |t| t.get_mut(&name).unwrap().0 = StoredType::I8 })),
-        ("the other way round", Box::new({ let name = name.clone(); move |t| t.get_mut(&name).unwrap().1.reverse() })),
-        ("scales of 32 bits", Box::new({
-            let stem = stem.clone();
-            move |t| {
-                let scale = t.get_mut(&format!("{stem}.scale")).unwrap();
-                scale.0 = StoredType::F32;
-                scale.2 = [scale.2.clone(), scale.2.clone()].concat();
-            }
-        })),
-        ("a row too few", Box::new({
-            let name = name.clone();
-            move |t| {
-                let weights = t.get_mut(&name).unwrap();
-                weights.1[0] -= 1;
-                let bytes = weights.1[0] * weights.1[1];
-                weights.2.truncate(bytes);
-            }
-        })),
+        (
+            "no scales",
+            Box::new({
+                let stem = stem.clone();
+                move |t| drop(t.remove(&format!("{stem}.scale")))
+            }),
+        ),
+        (
+            "no minima",
+            Box::new({
+                let stem = stem.clone();
+                move |t| drop(t.remove(&format!("{stem}.min")))
+            }),
+        ),
+        (
+            "no weights",
+            Box::new({
+                let name = name.clone();
+                move |t| drop(t.remove(&name))
+            }),
+        ),
+        (
+            "another type",
+            Box::new({
+                let name = name.clone();
+                move |t| t.get_mut(&name).unwrap().0 = StoredType::I8
+            }),
+        ),
+        (
+            "the other way round",
+            Box::new({
+                let name = name.clone();
+                move |t| t.get_mut(&name).unwrap().1.reverse()
+            }),
+        ),
+        (
+            "scales of 32 bits",
+            Box::new({
+                let stem = stem.clone();
+                move |t| {
+                    let scale = t.get_mut(&format!("{stem}.scale")).unwrap();
+                    scale.0 = StoredType::F32;
+                    scale.2 = [scale.2.clone(), scale.2.clone()].concat();
+                }
+            }),
+        ),
+        (
+            "a row too few",
+            Box::new({
+                let name = name.clone();
+                move |t| {
+                    let weights = t.get_mut(&name).unwrap();
+                    weights.1[0] -= 1;
+                    let bytes = weights.1[0] * weights.1[1];
+                    weights.2.truncate(bytes);
+                }
+            }),
+        ),
     ];
     for (what, damage) in damages {
         let mut tensors = good.clone();

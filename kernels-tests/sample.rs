@@ -111,7 +111,12 @@ fn draws_follow_softmax_and_are_the_cpus() {
             for row in (0..rows).filter(|&row| chosen[row] != same[row]) {
                 // The noise's logarithms are rounded otherwise; nothing else may decide between them.
                 let by = margin(&logits, temperature, key, row);
-                assert!(by < 1e-4, "temperature {temperature}, {key:?}, row {row}: {} and {}, apart by {by}", chosen[row], same[row]);
+                assert!(
+                    by < 1e-4,
+                    "temperature {temperature}, {key:?}, row {row}: {} and {}, apart by {by}",
+                    chosen[row],
+                    same[row]
+                );
             }
             let differing = (0..rows).filter(|&row| chosen[row] != same[row]).count();
             assert!(differing <= 2, "{differing} of {rows} draws are near enough to differ");
@@ -166,7 +171,9 @@ fn logits_that_are_no_numbers_choose_within_bounds() {
 #[test]
 fn advancing() {
     for (batch, width, ring) in [(1, 5, 1), (2, 6, 3), (3, 70, 5), (65, 7, 6), (200, 5, 1), (2, 700, 64)] {
-        for rule in [PLAIN, Sample { temperature: 0.0, ..PLAIN }, Sample { top_k: 2, top_p: 0.9, repetition_penalty: 1.4, ..PLAIN }] {
+        for rule in
+            [PLAIN, Sample { temperature: 0.0, ..PLAIN }, Sample { top_k: 2, top_p: 0.9, repetition_penalty: 1.4, ..PLAIN }]
+        {
             for stops in [&[][..], &[4], &[0, 3], &[1, 2, 3, 4]] {
                 let mut c = Case::new();
                 let logits = c.input([batch, width]);
@@ -175,7 +182,8 @@ fn advancing() {
                 let positions = c.variable("positions", HostTensor::uints([batch], (0..batch as u32).collect()));
                 let steps = c.variable("steps", HostTensor::uints([batch], (0..batch as u32).map(|i| 7 * i).collect()));
                 let history = c.variable("history", HostTensor::uints([batch, ring], vec![0; batch * ring]));
-                let seen = (rule.repetition_penalty != 1.0).then(|| c.variable("seen", HostTensor::uints([batch, width], vec![0; batch * width])));
+                let seen = (rule.repetition_penalty != 1.0)
+                    .then(|| c.variable("seen", HostTensor::uints([batch, width], vec![0; batch * width])));
                 let stops = StopTokens::of(stops);
                 let decoding = ops::Decoding { rng, steps, text_rows: 1, seen, state: Some([tokens, positions, history]), stops };
                 let chosen = ops::choose(&mut c.g, logits, &decoding, rule).unwrap();
@@ -206,7 +214,8 @@ fn a_text_that_has_ended_stays() {
         let mut g = Graph::new();
         let logits = g.input("logits", TensorType::f32([3, 5]));
         let rng = g.input("rng", TensorType::u32([2]));
-        let [tokens, positions, steps] = ["tokens", "positions", "steps"].map(|name| g.variable(name, TensorType::u32([3])).unwrap());
+        let [tokens, positions, steps] =
+            ["tokens", "positions", "steps"].map(|name| g.variable(name, TensorType::u32([3])).unwrap());
         let history = g.variable("history", TensorType::u32([3, 2])).unwrap();
         let stops = StopTokens::of(&[1]);
         let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: Some([tokens, positions, history]), stops };

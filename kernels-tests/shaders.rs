@@ -12,7 +12,10 @@ use shaderlm::{
         Dropout, Gpt2Config, Mode,
         gpt2::{Context, Gpt2, parameters},
     },
-    ops::{self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, StopTokens, Tensor, TensorType},
+    ops::{
+        self, AdamW, AdamWTensor, Format, Gelu, Lamb, Layout, Mask, Packing, Precision, Recorder, Sample, Sgd, StopTokens,
+        Tensor, TensorType,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -69,10 +72,10 @@ fn trained(g: &mut Graph, config: &Gpt2Config, rows: usize, dropout: f32) -> Vec
     let (ids, targets) = (g.input("ids", TensorType::u32(shape)), g.input("targets", TensorType::u32(shape)));
     let keys = (rows > 1).then(|| g.input("keys", TensorType::u32(shape)));
     let rng = g.input("rng", TensorType::u32([2]));
-    let model = Gpt2 { config, mode: Mode { dropout: Some(Dropout { rate: dropout, rng }), recompute: rows > 2, ..Mode::default() } };
+    let model =
+        Gpt2 { config, mode: Mode { dropout: Some(Dropout { rate: dropout, rng }), recompute: rows > 2, ..Mode::default() } };
     let loss = model.loss(g, ids, targets, keys).unwrap();
-    let list: Vec<_> =
-        parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
+    let list: Vec<_> = parameters(config).into_iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape)).unwrap()).collect();
     let grads: Vec<_> = gradients(g, loss, &list).unwrap().into_iter().flatten().collect();
     let norm = ops::global_norm(g, &grads).unwrap();
     let clipped = ops::clip_factor(g, norm, 1.0).unwrap();
@@ -125,8 +128,7 @@ fn generated(g: &mut Graph, config: &Gpt2Config, rule: Sample, prompt: bool) -> 
     let flat = ops::embedding(g, flat, positions).unwrap();
     let hidden = model.last_norm(g, flat).unwrap();
     let logits = model.head(g, hidden).unwrap();
-    let seen = (rule.repetition_penalty != 1.0)
-        .then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
+    let seen = (rule.repetition_penalty != 1.0).then(|| g.variable("seen", TensorType::u32([batch, config.vocab_size])).unwrap());
     let steps = g.variable("steps", TensorType::u32([batch])).unwrap();
     // Prompts do not stop.
     let stops = if prompt { StopTokens::none() } else { StopTokens::of(&[3]) };
@@ -278,10 +280,12 @@ fn narrow(g: &mut Graph, format: Format) -> (Vec<Tensor>, HashMap<String, Packin
                 let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
                 wanted.push(ops::sample(g, logits, None, rng, Sample::plain(temperature)).unwrap());
                 for stops in [StopTokens::none(), StopTokens::of(&[2, 5])] {
-                    let [tokens, positions] = ["tokens", "positions"].map(|name| g.variable(&format!("{name} {rows}"), TensorType::u32([rows])).unwrap());
+                    let [tokens, positions] = ["tokens", "positions"]
+                        .map(|name| g.variable(&format!("{name} {rows}"), TensorType::u32([rows])).unwrap());
                     let history = g.variable(&format!("history {rows}"), TensorType::u32([rows, 9])).unwrap();
                     let logits = ops::matmul_with(g, x, w, None, layout).unwrap();
-                    let decoding = ops::Decoding { rng, steps, text_rows: 1, seen: None, state: Some([tokens, positions, history]), stops };
+                    let decoding =
+                        ops::Decoding { rng, steps, text_rows: 1, seen: None, state: Some([tokens, positions, history]), stops };
                     wanted.push(ops::choose(g, logits, &decoding, Sample::plain(temperature)).unwrap());
                 }
             }
@@ -325,11 +329,13 @@ fn variants() -> BTreeMap<String, Kernel> {
     let mut found: BTreeMap<_, _> = Ceilings::kernels().into_iter().map(|kernel| (kernel.label(), kernel)).collect();
     for caps in adapters() {
         for (g, wanted) in &graphs {
-            let most = decisions(g, wanted, &caps, &PlanOptions::default()).map_or(0, |found| found.iter().map(|d| d.kernels.len()).max().unwrap_or(0));
+            let most = decisions(g, wanted, &caps, &PlanOptions::default())
+                .map_or(0, |found| found.iter().map(|d| d.kernels.len()).max().unwrap_or(0));
             let plans = [(false, None), (true, None)].into_iter().chain((0..most).map(|choice| (false, Some(choice))));
             let precisions = if caps.f16 { vec![Precision::F32, Precision::Mixed] } else { vec![Precision::F32] };
             for ((no_fusion, choice), &precision) in plans.flat_map(|plan| precisions.iter().map(move |p| (plan, p))) {
-                let options = PlanOptions { no_fusion, choices: choice.into_iter().collect(), precision, ..PlanOptions::default() };
+                let options =
+                    PlanOptions { no_fusion, choices: choice.into_iter().collect(), precision, ..PlanOptions::default() };
                 let Ok(list) = kernels(g, wanted, &caps, &options) else {
                     assert!(caps.max_binding < 1 << 20, "a graph fits every adapter but those with tiny bindings");
                     continue;
@@ -344,7 +350,8 @@ fn variants() -> BTreeMap<String, Kernel> {
             let (wanted, packed) = narrow(&mut g, Format::parse(word, group).unwrap());
             for caps in adapters().into_iter().filter(|caps| caps.max_binding > 1 << 20) {
                 for choice in [None].into_iter().chain((0..12).map(Some)) {
-                    let options = PlanOptions { choices: choice.into_iter().collect(), packed: packed.clone(), ..PlanOptions::default() };
+                    let options =
+                        PlanOptions { choices: choice.into_iter().collect(), packed: packed.clone(), ..PlanOptions::default() };
                     let list = kernels(&g, &wanted, &caps, &options).unwrap();
                     found.extend(list.into_iter().map(|kernel| (kernel.label(), kernel)));
                 }
@@ -385,16 +392,11 @@ fn translate(label: &str, module: &naga::Module, info: &ModuleInfo) {
         // wgpu has none through HLSL.
         return;
     }
-    let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V6_2,
-        fake_missing_bindings: true,
-        ..hlsl::Options::default()
-    };
+    let options =
+        hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, fake_missing_bindings: true, ..hlsl::Options::default() };
     let mut text = String::new();
     let pipeline = hlsl::PipelineOptions::default();
-    hlsl::Writer::new(&mut text, &options, &pipeline)
-        .write(module, info, None)
-        .unwrap_or_else(|e| fail("HLSL", e.to_string()));
+    hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None).unwrap_or_else(|e| fail("HLSL", e.to_string()));
     assert!(text.contains("numthreads"), "{label}: no entry point in the HLSL");
 }
 
@@ -418,8 +420,7 @@ fn every_variant_translates() {
     }
     for (label, kernel) in &variants {
         let source = kernel.wgsl().unwrap_or_else(|e| panic!("{e}"));
-        let module = naga::front::wgsl::parse_str(&source)
-            .unwrap_or_else(|e| panic!("{label}:\n{}", e.emit_to_string(&source)));
+        let module = naga::front::wgsl::parse_str(&source).unwrap_or_else(|e| panic!("{label}:\n{}", e.emit_to_string(&source)));
         let info = Validator::new(ValidationFlags::all(), allowed(label))
             .validate(&module)
             .unwrap_or_else(|e| panic!("{label}:\n{}", e.emit_to_string(&source)));
@@ -434,21 +435,65 @@ fn names(variants: &BTreeMap<String, Kernel>) -> BTreeSet<String> {
 
 /// Each shader, and the test here that runs it against its reference.
 const TESTED_IN: [(&str, &str); 59] = [
-    ("activation", "activation"), ("adamw", "optimizer"), ("attention", "attention"),
-    ("attention_backward", "attention"), ("attention_backward_direct", "attention"), ("attention_direct", "attention"), ("attention_backward_cooperative", "cooperative"), ("attention_combine", "cache"), ("attention_cooperative", "cooperative"), ("attention_decode", "cache"), ("attention_backward_tiled", "attention"), ("attention_tiled", "attention"), ("bench_cooperative", "profile"), ("bench_copy", "profile"), ("bench_fma", "profile"),
-    ("bench_read", "profile"), ("binary", "elementwise"),
-    ("binary_cross_entropy", "binary_cross_entropy"), ("cache_write", "cache"),
-    ("clip_factor", "optimizer"), ("copy", "view"), ("copy_mixture", "copy_mixture"),
-    ("counted_mean", "cross_entropy"), ("cross_entropy", "cross_entropy"),
-    ("cross_entropy_backward", "cross_entropy"), ("cross_entropy_gradient", "cross_entropy"), ("dropout", "dropout"),
-    ("embedding", "embedding"), ("embedding_backward", "embedding"), ("embedding_chain", "embedding"), ("gelu", "gelu"),
-    ("lamb_apply", "lamb"), ("lamb_moments", "lamb"), ("layer_norm", "layer_norm"), ("layer_norm_input", "layer_norm"),
-    ("layer_norm_parameters", "layer_norm"), ("loss_scale", "optimizer"), ("matmul_cooperative", "cooperative"),
-    ("matmul_direct", "matmul"), ("matmul_dot", "matmul"),
-    ("matmul_packed", "packed"), ("matmul_parts", "matmul"), ("matmul_rows", "matmul"), ("matmul_tiled", "matmul"), ("repeat", "reduce"), ("round_half", "mixed"), ("sample", "sample"), ("sample_best", "skinny"),
-    ("scale", "elementwise"), ("sgd", "optimizer"), ("softmax", "softmax"), ("softmax_backward", "softmax"),
-    ("square_sum", "optimizer"), ("sum_last", "reduce"), ("sum_leading", "reduce"),
-    ("token_labels", "tokens"), ("token_slots", "tokens"), ("unpack", "packed"), ("zero", "view"),
+    ("activation", "activation"),
+    ("adamw", "optimizer"),
+    ("attention", "attention"),
+    ("attention_backward", "attention"),
+    ("attention_backward_direct", "attention"),
+    ("attention_direct", "attention"),
+    ("attention_backward_cooperative", "cooperative"),
+    ("attention_combine", "cache"),
+    ("attention_cooperative", "cooperative"),
+    ("attention_decode", "cache"),
+    ("attention_backward_tiled", "attention"),
+    ("attention_tiled", "attention"),
+    ("bench_cooperative", "profile"),
+    ("bench_copy", "profile"),
+    ("bench_fma", "profile"),
+    ("bench_read", "profile"),
+    ("binary", "elementwise"),
+    ("binary_cross_entropy", "binary_cross_entropy"),
+    ("cache_write", "cache"),
+    ("clip_factor", "optimizer"),
+    ("copy", "view"),
+    ("copy_mixture", "copy_mixture"),
+    ("counted_mean", "cross_entropy"),
+    ("cross_entropy", "cross_entropy"),
+    ("cross_entropy_backward", "cross_entropy"),
+    ("cross_entropy_gradient", "cross_entropy"),
+    ("dropout", "dropout"),
+    ("embedding", "embedding"),
+    ("embedding_backward", "embedding"),
+    ("embedding_chain", "embedding"),
+    ("gelu", "gelu"),
+    ("lamb_apply", "lamb"),
+    ("lamb_moments", "lamb"),
+    ("layer_norm", "layer_norm"),
+    ("layer_norm_input", "layer_norm"),
+    ("layer_norm_parameters", "layer_norm"),
+    ("loss_scale", "optimizer"),
+    ("matmul_cooperative", "cooperative"),
+    ("matmul_direct", "matmul"),
+    ("matmul_dot", "matmul"),
+    ("matmul_packed", "packed"),
+    ("matmul_parts", "matmul"),
+    ("matmul_rows", "matmul"),
+    ("matmul_tiled", "matmul"),
+    ("repeat", "reduce"),
+    ("round_half", "mixed"),
+    ("sample", "sample"),
+    ("sample_best", "skinny"),
+    ("scale", "elementwise"),
+    ("sgd", "optimizer"),
+    ("softmax", "softmax"),
+    ("softmax_backward", "softmax"),
+    ("square_sum", "optimizer"),
+    ("sum_last", "reduce"),
+    ("sum_leading", "reduce"),
+    ("token_labels", "tokens"),
+    ("token_slots", "tokens"),
+    ("unpack", "packed"),
+    ("zero", "view"),
 ];
 
 #[test]

@@ -37,7 +37,9 @@ fn taken(c: &Case, engine: &Engine, packing: Option<Packing>, outputs: &[Tensor]
 fn norm_and_product() {
     let formats = [None, Some(Format::F32), Some(Format::F16), Some(Format::Q8 { group: 32 }), Some(Format::Q4 { group: 64 })];
     for (f, format) in formats.into_iter().enumerate() {
-        for (i, [m, n, k]) in [[1, 7, 64], [1, 65, 768], [3, 20, 192], [16, 12, 128], [1, 9, 1024], [2, 5, 13]].into_iter().enumerate() {
+        for (i, [m, n, k]) in
+            [[1, 7, 64], [1, 65, 768], [3, 20, 192], [16, 12, 128], [1, 9, 1024], [2, 5, 13]].into_iter().enumerate()
+        {
             for (kind, make) in ENGINES.into_iter().filter(|_| m == 1 || (i + f) % 2 == 0) {
                 let mut c = Case::new();
                 let h = normalised(&mut c, [m, k]);
@@ -76,7 +78,8 @@ fn norm_product_and_draw() {
     let formats = [None, Some(Format::F32), Some(Format::F16), Some(Format::Q8 { group: 32 })];
     for (r, rule) in rules.into_iter().enumerate() {
         for (f, format) in formats.into_iter().enumerate() {
-            for [texts, text_rows, n, k] in [[1, 1, 1000, 64], [1, 1, 13, 1024], [3, 1, 77, 128], [2, 4, 200, 64], [1, 9, 50, 96]] {
+            for [texts, text_rows, n, k] in [[1, 1, 1000, 64], [1, 1, 13, 1024], [3, 1, 77, 128], [2, 4, 200, 64], [1, 9, 50, 96]]
+            {
                 for (kind, make) in ENGINES.into_iter().filter(|_| text_rows == 1 || (r + f) % 2 == 0) {
                     let mut c = Case::new();
                     let m = texts * text_rows;

@@ -211,18 +211,14 @@ fn files_that_are_refused() {
     assert_eq!(refused("a.tsv", "text\tlabel\na\tx\n \ty\n", Task::Classify), ", line 3, column text: the text is empty");
     assert_eq!(refused("a.tsv", "text\tlabel\na\tx\nb\n", Task::Classify), ", line 3: 1 cells, and the header has 2");
     assert!(
-        refused("a.tsv", "text\ttext\na\tx\n", Task::Classify)
-            .contains("line 1: the header names the column \"text\" twice")
+        refused("a.tsv", "text\ttext\na\tx\n", Task::Classify).contains("line 1: the header names the column \"text\" twice")
     );
     assert_eq!(
         refused("a.tsv", "text\tlabel\na\tx\nb\tx\n", Task::Classify),
         ": there must be at least 2 different labels, and there is only 1"
     );
     for empty in ["", "text\tlabel\n"] {
-        assert_eq!(
-            refused("a.tsv", empty, Task::Classify),
-            ": there are 0 examples; the file is empty or has only a header"
-        );
+        assert_eq!(refused("a.tsv", empty, Task::Classify), ": there are 0 examples; the file is empty or has only a header");
     }
     assert!(
         refused("a.jsonl", "{\"text\": \"a\", \"label\": 1}\n{\"text\": ", Task::Classify)
@@ -335,8 +331,7 @@ fn offsets_are_whole_characters_without_white_space() {
     let found = tokenizer.encode_with_offsets("  ÉLAN was\tborn  in 1901.").unwrap();
     let parts: Vec<_> =
         found.iter().map(|(id, range)| (WORDS[*id as usize], &"  ÉLAN was\tborn  in 1901."[range.clone()])).collect();
-    let expected =
-        [("elan", "ÉLAN"), ("was", "was"), ("born", "born"), ("in", "in"), ("19", "19"), ("##01", "01"), (".", ".")];
+    let expected = [("elan", "ÉLAN"), ("was", "was"), ("born", "born"), ("in", "in"), ("19", "19"), ("##01", "01"), (".", ".")];
     assert_eq!(parts, expected);
     for tokenizer in [word_piece(), Tokenizer::gpt2().unwrap(), Tokenizer::bytes().unwrap()] {
         for text in [text, "", " ", "你好，世界 😀👨‍👩‍👧 e\u{301}x [SEP] the end \n"] {
@@ -371,11 +366,8 @@ fn texts_and_pairs() {
     let long = encoder.text("a b c d e a b", None).unwrap();
     assert_eq!((written(&long.ids).as_str(), long.cut), ("[CLS] a b c d e a [SEP]", 1));
     // 5 fit of a pair. The longer one is cut first, and of equals the second.
-    let cases = [
-        ("a b c d e", "a", "a b c d", "a", 1),
-        ("a", "a b c d e", "a", "a b c d", 1),
-        ("a b c d", "d c b a", "a b c", "d c", 3),
-    ];
+    let cases =
+        [("a b c d e", "a", "a b c d", "a", 1), ("a", "a b c d e", "a", "a b c d", 1), ("a b c d", "d c b a", "a b c", "d c", 3)];
     for (a, b, kept_a, kept_b, cut) in cases {
         let pair = encoder.text(a, Some(b)).unwrap();
         assert_eq!((written(&pair.ids), pair.cut), (format!("[CLS] {kept_a} [SEP] {kept_b} [SEP]"), cut));
@@ -453,8 +445,7 @@ fn answers_by_characters_become_tokens_and_come_back() {
     let encoder = Encoder::new(&tokenizer, CLS, SEP, 32).unwrap();
     let context = "Élan was  born in abc in 1901.";
     // The last is a part of a word, answered by the token that has it.
-    let cases =
-        [("Élan", 0, "elan"), ("abc in 1901", 18, "a ##b ##c in 19 ##01"), ("1901", 25, "19 ##01"), ("b", 19, "##b")];
+    let cases = [("Élan", 0, "elan"), ("abc in 1901", 18, "a ##b ##c in 19 ##01"), ("1901", 25, "19 ##01"), ("b", 19, "##b")];
     for (answer, at, tokens) in cases {
         let flat = json!({"context": context, "question": "e", "answer_text": answer, "answer_start": at});
         let data = load("a.jsonl", &flat.to_string(), Task::QuestionAnswering);
@@ -509,10 +500,7 @@ fn whole_files_count_what_was_truncated() {
     let encoded = encoder.task(&data, 1).unwrap();
     assert_eq!(encoded.truncated, 1);
     let EncodedExample::Choice { sequences, label: 1 } = &encoded.examples[0] else { panic!() };
-    assert_eq!(
-        sequences.iter().map(|s| written(&s.ids)).collect::<Vec<_>>(),
-        ["[CLS] a [SEP] b [SEP]", "[CLS] a [SEP] c [SEP]"]
-    );
+    assert_eq!(sequences.iter().map(|s| written(&s.ids)).collect::<Vec<_>>(), ["[CLS] a [SEP] b [SEP]", "[CLS] a [SEP] c [SEP]"]);
     // Questions lose nothing of their context, but may lose their own end.
     let question =
         |text: &str| json!({"context": "a b c d e", "question": text, "answer_text": "a", "answer_start": 0}).to_string();

@@ -16,8 +16,7 @@ const WILD: &str = "naïve\tcafé  \n\n 你好，世界 Привет שלום �
 
 #[test]
 fn gpt2_equals_transformers() {
-    let cases: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(fixture("tokenizer/gpt2.json")).unwrap()).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(fixture("tokenizer/gpt2.json")).unwrap()).unwrap();
     let tokenizer = Tokenizer::gpt2().unwrap();
     assert_eq!(tokenizer.vocab_size(), 50_257);
     assert_eq!(tokenizer.end_of_text(), Some(50_256));
@@ -170,8 +169,7 @@ fn vocabulary_and_merges_make_the_same_tokenizer() {
 /// `vocab.txt` read as transformers' BertTokenizer reads it, with each of its settings.
 #[test]
 fn bert_equals_transformers() {
-    let cases: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(fixture("tokenizer/bert.json")).unwrap()).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(fixture("tokenizer/bert.json")).unwrap()).unwrap();
     let vocabulary = fs::read_to_string(fixture("tokenizer/bert/vocab.txt")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("vocab.txt"), &vocabulary).unwrap();
@@ -223,8 +221,22 @@ fn words_begin_where_they_should() {
         Tokenizer::from_bytes(json.to_string().as_bytes())
     };
     let pieces = [
-        ("<pad>", true), ("<unk>", true), ("[CLS]", true), ("[SEP]", true), ("[MASK]", true), ("▁the", true), ("ing", false),
-        ("S", false), (".", true), ("--", true), ("'", true), ("'s", true), ("19", true), ("世", true), ("▁", true), ("a-b", false),
+        ("<pad>", true),
+        ("<unk>", true),
+        ("[CLS]", true),
+        ("[SEP]", true),
+        ("[MASK]", true),
+        ("▁the", true),
+        ("ing", false),
+        ("S", false),
+        (".", true),
+        ("--", true),
+        ("'", true),
+        ("'s", true),
+        ("19", true),
+        ("世", true),
+        ("▁", true),
+        ("a-b", false),
     ];
     let albert = unigram(&pieces.map(|p| p.0)).unwrap();
     for (id, (piece, begins)) in pieces.iter().enumerate().filter(|(id, _)| !(2..5).contains(id)) {
@@ -284,10 +296,14 @@ fn damaged_files_are_named() {
     // SentencePiece's table of characters: places out of it would make the crate panic.
     let table = |units: &[u32], texts: &str| -> String {
         let bytes: Vec<u8> = [units.len() as u32 * 4].iter().chain(units).flat_map(|u| u.to_le_bytes()).collect();
-        let bits: Vec<u8> = [&bytes, texts.as_bytes()].concat().iter().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1)).collect();
+        let bits: Vec<u8> =
+            [&bytes, texts.as_bytes()].concat().iter().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1)).collect();
         let letters = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let mut text: String =
-            bits.chunks(6).map(|c| c.iter().fold(0, |v, b| v << 1 | b) << (6 - c.len())).map(|v| char::from(letters[usize::from(v)])).collect();
+        let mut text: String = bits
+            .chunks(6)
+            .map(|c| c.iter().fold(0, |v, b| v << 1 | b) << (6 - c.len()))
+            .map(|v| char::from(letters[usize::from(v)]))
+            .collect();
         text += &"=".repeat((4 - text.len() % 4) % 4);
         text
     };
@@ -333,8 +349,7 @@ fn damaged_files_are_named() {
 #[test]
 fn a_real_wordpiece_vocabulary_equals_transformers() {
     let tokenizer = Tokenizer::from_folder(std::path::Path::new(&crate::embed::minilm())).unwrap();
-    let cases: serde_json::Value =
-        serde_json::from_str(&fs::read_to_string(fixture("tokenizer/minilm.json")).unwrap()).unwrap();
+    let cases: serde_json::Value = serde_json::from_str(&fs::read_to_string(fixture("tokenizer/minilm.json")).unwrap()).unwrap();
     let texts = cases["texts"].as_array().unwrap();
     assert!(texts.len() > 90);
     for case in texts {

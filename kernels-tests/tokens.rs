@@ -111,9 +111,8 @@ fn placing_by_hand() {
 fn labels_by_hand() {
     let (original, corrupted) = (list(&[1, 2, 3, 4, 5]), list(&[1, 9, 3, 8, 7]));
     let mask = list(&[1, 1, 0, 0, 7]);
-    let replaced = evaluate(&[original.clone(), corrupted, mask.clone()], |g, t| {
-        ops::replaced_labels(g, t[0], t[1], t[2]).unwrap()
-    });
+    let replaced =
+        evaluate(&[original.clone(), corrupted, mask.clone()], |g, t| ops::replaced_labels(g, t[0], t[1], t[2]).unwrap());
     assert_eq!(replaced, [0, 1, IGNORE, IGNORE, 1]);
     let hidden = evaluate(&[original, mask], |g, t| ops::hide_labels(g, t[0], t[1]).unwrap());
     assert_eq!(hidden, [1, 2, IGNORE, IGNORE, 5]);

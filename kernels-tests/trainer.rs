@@ -30,8 +30,7 @@ fn settings(optimizer: Optimizer) -> Settings {
 /// Parameters `a` and `b`, all 2, after two steps whose gradient is 3 everywhere. `rate` is that of `b`; `a`'s is 1.
 fn trained(mut engine: Engine, settings: Settings, rate: f32) -> [f64; 2] {
     let names = ["a", "b"];
-    let parameter =
-        |(name, rate): (&str, f32)| ParameterType { name: name.into(), shape: [2, 3].into(), decays: true, rate };
+    let parameter = |(name, rate): (&str, f32)| ParameterType { name: name.into(), shape: [2, 3].into(), decays: true, rate };
     for name in names {
         engine.set(name, &HostTensor::floats([2, 3], vec![2.0; 6])).unwrap();
     }

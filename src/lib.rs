@@ -3,11 +3,11 @@
 //! The way of the data: text -> tokenizer -> ids -> model (builds a [`graph::Graph`]) -> autodiff -> plan -> dispatches.
 //! A folder uses only those listed below it.
 
-pub mod models;
-pub mod train;
-pub mod text;
 pub mod checkpoint;
-pub mod graph;
-pub mod ops;
 pub mod gpu;
+pub mod graph;
+pub mod models;
+pub mod ops;
 pub mod plot;
+pub mod text;
+pub mod train;

@@ -21,7 +21,9 @@ pub fn options(precision: Precision, operands: &[Tensor]) -> PlanOptions {
 /// # Errors
 /// There is no adapter, or the graph does not fit it.
 pub fn lists(engine: &Engine, g: &Graph, outputs: &[Tensor], options: &PlanOptions) -> Result<Vec<Vec<String>>, Box<dyn Error>> {
-    let Some(caps) = engine.capabilities() else { return Err("--kernels needs an adapter; the CPU has one way to compute".into()) };
+    let Some(caps) = engine.capabilities() else {
+        return Err("--kernels needs an adapter; the CPU has one way to compute".into());
+    };
     Ok(decisions(g, outputs, caps, options)?.into_iter().map(|decision| decision.kernels).collect())
 }
 

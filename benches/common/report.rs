@@ -1,10 +1,12 @@
 //! What a benchmark says: a table on the terminal, JSON, a plot.
 
-use super::{
-    measure::{Case, Measured, alternate},
-};
+use super::measure::{Case, Measured, alternate};
 use clap::{Args, builder::TypedValueParser};
-use shaderlm::{gpu::Ceilings, graph::Engine, plot::{Axes, Line, svg}};
+use shaderlm::{
+    gpu::Ceilings,
+    graph::Engine,
+    plot::{Axes, Line, svg},
+};
 use std::{collections::BTreeMap, error::Error, path::PathBuf};
 
 /// The flags that all benchmarks have.

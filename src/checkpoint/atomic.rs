@@ -13,10 +13,7 @@ use std::{
 ///
 /// # Errors
 /// The folder cannot be written to, or the disk is full; then `path` is as it was, and no temporary file is left.
-pub fn write_atomic(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
-) -> Result<(), CheckpointError> {
+pub fn write_atomic(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), CheckpointError> {
     let fail = |source| CheckpointError::Io { path: path.to_owned(), source };
     if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
         let mut out = BufWriter::new(OpenOptions::new().write(true).open(path).map_err(fail)?);

@@ -93,8 +93,8 @@ fn check(tensors: &[(String, TensorInfo)], length: usize) -> Result<(), String> 
     let mut reached = 0;
     for (name, info) in order {
         let (start, end) = info.data_offsets;
-        let wanted = bytes(info.dtype, &info.shape)
-            .ok_or_else(|| format!("tensor {name}: a shape of {:?} is too large", info.shape))?;
+        let wanted =
+            bytes(info.dtype, &info.shape).ok_or_else(|| format!("tensor {name}: a shape of {:?} is too large", info.shape))?;
         if end < start || end - start != wanted {
             return Err(format!(
                 "tensor {name}: its bytes are {start} to {end}, and {:?} of {} takes {wanted}",

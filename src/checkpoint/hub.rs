@@ -25,7 +25,9 @@ pub fn resolve_model(model: &str) -> Result<PathBuf, CheckpointError> {
     }
     let fail = |reason: String| CheckpointError::Model { model: model.to_owned(), reason };
     if path.exists() {
-        return Err(fail("it is a file; give the folder that holds config.json and model.safetensors, or a GPT-2's .gguf file".into()));
+        return Err(fail(
+            "it is a file; give the folder that holds config.json and model.safetensors, or a GPT-2's .gguf file".into(),
+        ));
     }
     let (id, revision) = model.split_once('@').unwrap_or((model, "main"));
     let parts: Vec<_> = id.split('/').collect();
@@ -44,9 +46,9 @@ pub fn resolve_model(model: &str) -> Result<PathBuf, CheckpointError> {
 
 /// Whether the environment forbids connections, as Python's huggingface_hub reads it.
 fn offline() -> bool {
-    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].iter().any(|name| {
-        std::env::var(name).is_ok_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str()))
-    })
+    ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|value| ["1", "ON", "YES", "TRUE"].contains(&value.to_uppercase().as_str())))
 }
 
 struct Repository<'a> {
@@ -179,7 +181,9 @@ fn explained(error: &HFError, repository: &Repository<'_>) -> String {
             format!("the Hub wants a token that may read it: accept its terms there, and set HF_TOKEN ({error})")
         }
         HFError::Request { .. } => {
-            format!("it is not in the Hub's cache, and the Hub cannot be reached: {error}. With --model FOLDER no connection is needed")
+            format!(
+                "it is not in the Hub's cache, and the Hub cannot be reached: {error}. With --model FOLDER no connection is needed"
+            )
         }
         other => other.to_string(),
     }

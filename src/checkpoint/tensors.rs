@@ -170,12 +170,7 @@ impl TensorRef<'_> {
     }
 
     fn refused(&self, wanted: &'static str) -> CheckpointError {
-        CheckpointError::Type {
-            place: self.place.to_owned(),
-            name: self.name.to_owned(),
-            found: self.dtype.to_string(),
-            wanted,
-        }
+        CheckpointError::Type { place: self.place.to_owned(), name: self.name.to_owned(), found: self.dtype.to_string(), wanted }
     }
 }
 

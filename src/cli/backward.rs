@@ -67,10 +67,8 @@ impl Backward {
         let parameters = model.parameters(head)?;
         let mut engine = self.device.engine()?;
         model.upload(&mut engine, &parameters, Missing::Refuse)?;
-        let variables = parameters
-            .iter()
-            .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
-            .collect::<Result<Vec<_>, _>>()?;
+        let variables =
+            parameters.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone()))).collect::<Result<Vec<_>, _>>()?;
         let grads = gradients(&mut g, loss, &variables)?;
         let mut wanted = vec![("loss".to_owned(), loss)];
         wanted.extend(parameters.iter().zip(&grads).filter_map(|(p, grad)| Some((format!("grad.{}", p.name), (*grad)?))));
@@ -81,8 +79,7 @@ impl Backward {
             plan.set(tensor, values)?;
         }
         plan.run(&mut engine)?;
-        let results =
-            wanted.into_iter().map(|(name, t)| Ok((name, plan.get(t)?))).collect::<Result<Vec<_>, GraphError>>()?;
+        let results = wanted.into_iter().map(|(name, t)| Ok((name, plan.get(t)?))).collect::<Result<Vec<_>, GraphError>>()?;
         io::write_output(&self.output, &results)?;
         engine.save_pipelines();
         Ok(())

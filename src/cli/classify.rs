@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use shaderlm::{
     models::{Head, Mode, Model, Predictor, with_article},
     train::tasks::{
-        Columns, EncodedInput, Encoder, Found, Lengths, Target, Task, TaskData, TaskFault, TaskInput, input_logits,
-        read_inputs, task_figures,
+        Columns, EncodedInput, Encoder, Found, Lengths, Target, Task, TaskData, TaskFault, TaskInput, input_logits, read_inputs,
+        task_figures,
     },
 };
 use std::{error::Error, io::IsTerminal, path::PathBuf};
@@ -141,11 +141,8 @@ impl Classify {
     /// The examples of --data, or the texts.
     fn inputs(&self, task: Task, labels: &[String]) -> Result<Examples, Box<dyn Error>> {
         let Some(path) = &self.data else { return Ok((self.texts(task)?, None)) };
-        let columns = Columns {
-            text: self.text_column.clone(),
-            pair: self.pair_column.clone(),
-            label: self.label_column.clone(),
-        };
+        let columns =
+            Columns { text: self.text_column.clone(), pair: self.pair_column.clone(), label: self.label_column.clone() };
         match TaskData::read_against(path, task, &columns, labels) {
             Ok(data) => {
                 let (inputs, targets) = data.examples.into_iter().map(|e| (e.input, e.target)).unzip();

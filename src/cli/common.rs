@@ -44,11 +44,7 @@ pub fn refuse<T>(message: impl Into<String>) -> Result<T, Box<dyn std::error::Er
 pub fn number_in(low: f32, high: f32) -> impl Fn(&str) -> Result<f32, String> + Clone {
     move |text| {
         let value: f32 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
-        if value.is_finite() && value >= low && value <= high {
-            Ok(value)
-        } else {
-            Err(format!("must be from {low} to {high}"))
-        }
+        if value.is_finite() && value >= low && value <= high { Ok(value) } else { Err(format!("must be from {low} to {high}")) }
     }
 }
 

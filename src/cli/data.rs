@@ -11,11 +11,7 @@ use shaderlm::{
     text::Tokenizer,
     train::{Documents, Example, Pairing, PretrainSettings, Pretraining},
 };
-use std::{
-    fs,
-    io::Write,
-    path::PathBuf,
-};
+use std::{fs, io::Write, path::PathBuf};
 
 /// The summary is taken over the first examples of an epoch, so many at most.
 const SUMMARY: u64 = 10_000;

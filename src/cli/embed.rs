@@ -11,12 +11,7 @@ use shaderlm::{
     models::{BIBLE, EmbedSettings, Model, Pooling, SentenceSettings, embed},
     text::{SpecialTokens, TextError, Tokenizer},
 };
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    io::Write,
-    path::PathBuf,
-};
+use std::{borrow::Cow, collections::BTreeMap, io::Write, path::PathBuf};
 
 /// Turn texts into vectors
 ///
@@ -74,10 +69,7 @@ impl Embed {
             return refuse(format!("{}: a context of {longest} leaves no room for text", model.place()));
         }
         let texts = texts_or_lines(&self.text)?;
-        let encoded = texts
-            .par_iter()
-            .map(|text| encode(&tokenizer, special, text, longest))
-            .collect::<Result<Vec<_>, _>>()?;
+        let encoded = texts.par_iter().map(|text| encode(&tokenizer, special, text, longest)).collect::<Result<Vec<_>, _>>()?;
         let cut = encoded.iter().filter(|e| e.1).count();
         if cut > 0 {
             eprintln!("shaderlm: {cut} of {} texts were cut to {longest} tokens", texts.len());

@@ -72,7 +72,9 @@ impl Forward {
         let mut engine = self.device.engine()?;
         match &model.config {
             Config::Gpt2(config) => model.upload_narrow(&mut engine, config, self.weights.map(|format| format.of(32)))?,
-            other if self.weights.is_some() => return refuse(format!("--weights is for a gpt2; this is {}", with_article(other.kind()))),
+            other if self.weights.is_some() => {
+                return refuse(format!("--weights is for a gpt2; this is {}", with_article(other.kind())));
+            }
             _ => drop(model.upload(&mut engine, &model.parameters(head)?, Missing::Refuse)?),
         }
 

@@ -121,7 +121,9 @@ impl Generate {
             return refuse("--max-tokens 0: there is nothing to write");
         }
         if longest > context {
-            return refuse(format!("the prompt has {longest} tokens, and the model's context is {context}; give a shorter prompt"));
+            return refuse(format!(
+                "the prompt has {longest} tokens, and the model's context is {context}; give a shorter prompt"
+            ));
         }
         // Said before a word is written: whoever asks for so much would otherwise get a part of it, cut in mid-sentence.
         if max_tokens > room {
@@ -222,13 +224,7 @@ impl Generate {
         Ok(prompts)
     }
 
-    fn write(
-        &self,
-        generator: &mut Generator<'_>,
-        prompts: &[Vec<u32>],
-        rows: &mut [Row<'_>],
-        limits: &Limits,
-    ) -> CliResult {
+    fn write(&self, generator: &mut Generator<'_>, prompts: &[Vec<u32>], rows: &mut [Row<'_>], limits: &Limits) -> CliResult {
         let streaming = !self.json && rows.len() == 1;
         if streaming && std::io::stdout().is_terminal() {
             generator.set_bound(SMOOTH);
@@ -368,5 +364,8 @@ fn print_stats(stats: &GenerationStats, device: &str) {
         stats.submissions as f64 / stats.decoded_tokens.max(1) as f64,
         p.variable_bytes
     );
-    eprintln!("activations {} bytes planned, {} bytes in the arena, {} bytes in images", p.planned_bytes, p.peak_bytes, p.image_bytes);
+    eprintln!(
+        "activations {} bytes planned, {} bytes in the arena, {} bytes in images",
+        p.planned_bytes, p.peak_bytes, p.image_bytes
+    );
 }

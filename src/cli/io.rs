@@ -49,7 +49,9 @@ impl Input {
         };
         if let Some(values) = input.integers("token_type_ids")? {
             if types == 0 {
-                return Err(format!("{}: there are token_type_ids, which a {} does not have", input.place, model.config.kind()).into());
+                return Err(
+                    format!("{}: there are token_type_ids, which a {} does not have", input.place, model.config.kind()).into()
+                );
             }
             input.types = Some(input.below("token_type_ids", values, types, true)?);
         }
@@ -101,13 +103,19 @@ impl Input {
     pub fn labels(&self, name: &str, config: &Config, head: Head) -> Result<HostTensor<f32>, Box<dyn Error>> {
         let (batch, time) = (self.shape[0], self.shape[self.shape.len() - 1]);
         // transformers calls the labels of a next-sentence head by either name.
-        let name = if name == "labels" && head == Head::NextSentence && !self.file.contains(name) { "next_sentence_label" } else { name };
+        let name = if name == "labels" && head == Head::NextSentence && !self.file.contains(name) {
+            "next_sentence_label"
+        } else {
+            name
+        };
         if !self.file.contains(name) {
             return Err(format!("{}: there is no tensor {name}, which backward needs", self.place).into());
         }
         let tensor = self.file.tensor(name)?;
         let rest = config.rest();
-        let tokens = matches!(config, Config::Gpt2(_)) || matches!(head, Head::MaskedLm | Head::Tokens | Head::Replaced) || (head == Head::PreTraining && name == "labels");
+        let tokens = matches!(config, Config::Gpt2(_))
+            || matches!(head, Head::MaskedLm | Head::Tokens | Head::Replaced)
+            || (head == Head::PreTraining && name == "labels");
         let shape = if tokens { vec![batch, time] } else { vec![batch] };
         // A number a text may come as [batch, 1].
         if tensor.shape != shape && tensor.shape != [&shape[..], &[1]].concat() {

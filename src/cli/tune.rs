@@ -45,7 +45,8 @@ impl Tune {
             let (best, time) = tuned.best().ok_or("no kernel gives right results on this adapter")?;
             let before = tuned.timings.get(&tuned.rule).copied().flatten();
             if self.json {
-                let object = json!({ "work": tuned.work, "kernel": best, "ms": time, "rule": tuned.rule, "timings": tuned.timings });
+                let object =
+                    json!({ "work": tuned.work, "kernel": best, "ms": time, "rule": tuned.rule, "timings": tuned.timings });
                 writeln!(out, "{object}")?;
                 continue;
             }
@@ -53,7 +54,11 @@ impl Tune {
             writeln!(out, "{:<28}  {time:9.3} ms  {gain:>6}  {best}", tuned.work)?;
         }
         if found.is_empty() && !self.json {
-            let why = if engine.capabilities().is_some() { "everything was measured before" } else { "the CPU has no kernels to choose from" };
+            let why = if engine.capabilities().is_some() {
+                "everything was measured before"
+            } else {
+                "the CPU has no kernels to choose from"
+            };
             writeln!(out, "nothing to measure: {why}")?;
         }
         Ok(())

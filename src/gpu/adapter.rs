@@ -50,9 +50,7 @@ pub fn adapters() -> Vec<AdapterDescription> {
     });
     let mut found: Vec<_> = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()))
         .into_iter()
-        .filter(|adapter| {
-            adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
-        })
+        .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
         .map(|adapter| AdapterDescription { info: adapter.get_info(), adapter })
         .collect();
     found.sort_by_key(|a| match a.info.device_type {
@@ -78,9 +76,9 @@ pub(super) fn choose(choice: &DeviceChoice) -> Result<AdapterDescription, GpuErr
         DeviceChoice::Auto | DeviceChoice::Cpu => (Some(0), String::new()),
         DeviceChoice::Index(index) => ((*index < found.len()).then_some(*index), index.to_string()),
         DeviceChoice::Name(name) => (
-            found.iter().position(|a| {
-                a.info.name.to_lowercase().contains(name) || a.info.backend.to_string().to_lowercase() == *name
-            }),
+            found
+                .iter()
+                .position(|a| a.info.name.to_lowercase().contains(name) || a.info.backend.to_string().to_lowercase() == *name),
             name.clone(),
         ),
     };

@@ -114,10 +114,7 @@ impl Gpu {
             });
             self.wait()?;
             let lost = |reason: String| GpuError::Lost { adapter: self.caps.name.clone(), reason };
-            receiver
-                .recv()
-                .map_err(|e| lost(e.to_string()))?
-                .map_err(|e| lost(e.to_string()))?;
+            receiver.recv().map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
             let view = staging.slice(..).get_mapped_range().map_err(|e| lost(e.to_string()))?;
             out.extend_from_slice(&view[..piece as usize]);
             drop(view);

@@ -55,9 +55,7 @@ pub(super) fn offered(adapter: &wgpu::Adapter) -> Vec<Cooperative> {
         .cooperative_matrix_properties()
         .into_iter()
         .filter(|c| c.m_size == c.n_size && c.m_size == c.k_size && matches!(c.m_size, 8 | 16))
-        .filter_map(|c| {
-            Some(Cooperative { size: c.m_size, operands: Scalar::of(c.ab_type)?, sums: Scalar::of(c.cr_type)? })
-        })
+        .filter_map(|c| Some(Cooperative { size: c.m_size, operands: Scalar::of(c.ab_type)?, sums: Scalar::of(c.cr_type)? }))
         .collect();
     found.sort_unstable();
     found.dedup();

@@ -1,7 +1,8 @@
 //! An open device: its capabilities, and the place where its faults arrive.
 
 use super::{
-    Autotune, Cooperative, DeviceChoice, GpuError, Scalar, Tuning, adapter, cooperative, image, pipeline::PipelineStore, timing::Timestamps,
+    Autotune, Cooperative, DeviceChoice, GpuError, Scalar, Tuning, adapter, cooperative, image, pipeline::PipelineStore,
+    timing::Timestamps,
 };
 use std::sync::{Arc, Mutex};
 
@@ -205,8 +206,7 @@ impl Gpu {
             software,
             images,
             max_image: image::largest(limits.max_texture_dimension_2d),
-            subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP))
-                .then_some(found.info.subgroup_min_size),
+            subgroup: (fixed_subgroup && features.contains(wgpu::Features::SUBGROUP)).then_some(found.info.subgroup_min_size),
             f16: features.contains(wgpu::Features::SHADER_F16),
             max_binding: limits.max_storage_buffer_binding_size,
             max_buffer: limits.max_buffer_size,
@@ -215,7 +215,10 @@ impl Gpu {
             max_bindings: limits.max_storage_buffers_per_shader_stage as usize,
             max_invocations: limits.max_compute_invocations_per_workgroup,
             workgroup_memory: limits.max_compute_workgroup_storage_size,
-            tuning: Arc::new(Tuning::open(format!("{}, {}, {driver}, {features:?}{from}", found.info.name, found.info.backend), options.autotune)),
+            tuning: Arc::new(Tuning::open(
+                format!("{}, {}, {driver}, {features:?}{from}", found.info.name, found.info.backend),
+                options.autotune,
+            )),
             driver,
             timestamps: Timestamps::of(features),
             cooperative: if features.contains(matrices) { cooperative::offered(&found.adapter) } else { Vec::new() },
@@ -312,10 +315,8 @@ impl Gpu {
         // Safety: the physical device is only asked for its properties.
         unsafe {
             let hal = self.device.as_hal::<wgpu::hal::api::Vulkan>()?;
-            let properties = hal
-                .shared_instance()
-                .raw_instance()
-                .get_physical_device_memory_properties(hal.raw_physical_device());
+            let properties =
+                hal.shared_instance().raw_instance().get_physical_device_memory_properties(hal.raw_physical_device());
             let heaps = &properties.memory_heaps[..properties.memory_heap_count as usize];
             heaps.iter().map(|heap| heap.size).max()
         }
@@ -338,7 +339,12 @@ mod tests {
 
     #[test]
     fn drivers_that_load_lane_by_lane() {
-        let drivers = ["llvmpipe Mesa 22.3.6 (LLVM 15.0.6)", "llvmpipe Mesa 26.1.6-1~bpo13+1 (LLVM 19.1.7)", "Microsoft Basic Render Driver", ""];
+        let drivers = [
+            "llvmpipe Mesa 22.3.6 (LLVM 15.0.6)",
+            "llvmpipe Mesa 26.1.6-1~bpo13+1 (LLVM 19.1.7)",
+            "Microsoft Basic Render Driver",
+            "",
+        ];
         assert_eq!(drivers.map(loads_lane_by_lane), [true, false, false, false]);
     }
 

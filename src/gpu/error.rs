@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum GpuError {
     /// No adapter that runs compute shaders was found.
-    #[error("no GPU adapter was found; install a Vulkan, Metal or DX12 driver (Debian's software one: `apt-get install mesa-vulkan-drivers`) or use --device cpu")]
+    #[error(
+        "no GPU adapter was found; install a Vulkan, Metal or DX12 driver (Debian's software one: `apt-get install mesa-vulkan-drivers`) or use --device cpu"
+    )]
     NoAdapter,
     /// `--device` named an adapter that is not there.
     #[error("--device {wanted}: no such adapter; there are: {present}")]
@@ -59,7 +61,9 @@ pub enum GpuError {
         reason: String,
     },
     /// A kernel whose result is known computed another.
-    #[error("adapter {adapter}: kernel {kernel} computes wrongly ({reason}): a fault of the driver; another version of it may do better")]
+    #[error(
+        "adapter {adapter}: kernel {kernel} computes wrongly ({reason}): a fault of the driver; another version of it may do better"
+    )]
     Wrong {
         /// The adapter's name.
         adapter: String,

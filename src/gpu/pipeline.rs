@@ -178,26 +178,18 @@ impl Gpu {
             // awkward shapes with sentinels around the outputs.
             let module = unsafe {
                 self.device.create_shader_module_trusted(
-                    wgpu::ShaderModuleDescriptor {
-                        label: Some(&label),
-                        source: wgpu::ShaderSource::Wgsl(source.into()),
-                    },
+                    wgpu::ShaderModuleDescriptor { label: Some(&label), source: wgpu::ShaderSource::Wgsl(source.into()) },
                     wgpu::ShaderRuntimeChecks::unchecked(),
                 )
             };
-            let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty,
-                count: None,
-            };
+            let entry =
+                |binding, ty| wgpu::BindGroupLayoutEntry { binding, visibility: wgpu::ShaderStages::COMPUTE, ty, count: None };
             let mut entries = vec![entry(0, buffer(wgpu::BufferBindingType::Uniform))];
             for (i, access) in access.iter().enumerate() {
                 entries.push(entry(i as u32 + 1, access.binding()));
             }
-            let layout = self
-                .device
-                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
+            let layout =
+                self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&label), entries: &entries });
             let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
                 label: Some(&label),
                 bind_group_layouts: &[Some(&layout)],
@@ -239,8 +231,7 @@ impl Gpu {
             let size = std::num::NonZeroU64::new(bytes);
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer: &buffer.raw, offset, size })
         }
-        let mut entries =
-            vec![wgpu::BindGroupEntry { binding: 0, resource: resource(params.0, params.1, params.2) }];
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: resource(params.0, params.1, params.2) }];
         for (i, bound) in bindings.iter().enumerate() {
             let resource = match bound {
                 Resource::Slice(slice) => resource(&slice.buffer, slice.offset, slice.bytes),

@@ -87,7 +87,12 @@ impl Gpu {
         let timed = timed && self.caps.timestamps != Timestamps::None;
         let (staging, watch) = self.guarded("read-back", bytes + TIMES, || {
             let buffer = |size, usage| {
-                self.device.create_buffer(&wgpu::BufferDescriptor { label: Some("read-back"), size, usage, mapped_at_creation: false })
+                self.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("read-back"),
+                    size,
+                    usage,
+                    mapped_at_creation: false,
+                })
             };
             let staging = buffer(bytes + TIMES, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST);
             let watch = timed.then(|| Watch {

@@ -111,18 +111,20 @@ impl Kernel {
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         let fail = |e: minijinja::Error| GpuError::Shader { shader: self.label(), reason: format!("{e:#}") };
         // Lines that hold only a tag vanish, so that the WGSL that errors and debuggers show is readable.
-        environment
-            .set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
+        environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(fail)?);
         for (name, source) in SHARED {
             environment.add_template(name, source).map_err(fail)?;
         }
         let mut context: BTreeMap<&str, Value> = ELEMENT_TYPES.into_iter().map(|key| (key, Value::from("f32"))).collect();
         context.extend(self.defines.iter().map(|(key, value)| {
-            (*key, match value {
-                Define::Int(n) => Value::from(*n),
-                Define::Flag(on) => Value::from(*on),
-                Define::Text(word) => Value::from(*word),
-            })
+            (
+                *key,
+                match value {
+                    Define::Int(n) => Value::from(*n),
+                    Define::Flag(on) => Value::from(*on),
+                    Define::Text(word) => Value::from(*word),
+                },
+            )
         }));
         let wgsl = environment.render_str(self.source, context).map_err(fail)?;
         let half = ELEMENT_TYPES.iter().any(|key| self.defines.contains_key(key));

@@ -173,7 +173,9 @@ impl Engine {
     fn make_images(&mut self, lowered: &Lowered) -> Result<(), GraphError> {
         let Some(gpu) = &self.gpu else { return Ok(()) };
         for name in lowered.imaged_variables() {
-            if let Some(Variable { data: Stored::Gpu(buffer), packing: Some(packing), image: image @ None, .. }) = self.variables.get_mut(name) {
+            if let Some(Variable { data: Stored::Gpu(buffer), packing: Some(packing), image: image @ None, .. }) =
+                self.variables.get_mut(name)
+            {
                 let made = gpu.image(name, packing.vector_bytes())?;
                 gpu.copy_to_image(buffer, packing.vector_bytes(), &made)?;
                 *image = Some(made);
@@ -193,9 +195,7 @@ impl Engine {
                 let words = bytemuck::pod_collect_to_vec(&gpu.read(buffer, 0, packing.bytes())?);
                 HostTensor::floats(variable.ty.shape.clone(), Packed::from_words(packing, words)?.unpack())
             }
-            (Stored::Gpu(buffer), Some(gpu)) => {
-                from_device_bytes(&variable.ty, &gpu.read(buffer, 0, variable.ty.bytes())?)
-            }
+            (Stored::Gpu(buffer), Some(gpu)) => from_device_bytes(&variable.ty, &gpu.read(buffer, 0, variable.ty.bytes())?),
             (Stored::Cpu(tensor), _) => tensor.clone(),
             (Stored::Gpu(_), None) => return Ok(None),
         }))

@@ -22,15 +22,16 @@ pub(super) fn fused(g: &Graph, nodes: Vec<Node>, kept: &[Tensor]) -> Vec<Node> {
         let Some(next) = nodes[next_place].clone() else { continue };
         // The consumer must take the result once, and nothing in between may overwrite what this node reads.
         let positions: Vec<_> = (0..next.inputs.len()).filter(|&i| next.inputs[i] == result).collect();
-        let overwritten =
-            nodes[place + 1..next_place].iter().flatten().any(|n| n.op.updates().iter().any(|&u| node.inputs.contains(&n.inputs[u])));
+        let overwritten = nodes[place + 1..next_place]
+            .iter()
+            .flatten()
+            .any(|n| n.op.updates().iter().any(|&u| node.inputs.contains(&n.inputs[u])));
         if positions.len() != 1 || next.outputs.len() != 1 || overwritten {
             continue;
         }
         // Other outputs (a pre-activation kept earlier) would be needed before the new place.
-        let later_outputs_used = node.outputs[1..]
-            .iter()
-            .any(|o| consumers.get(o).is_some_and(|users| users.iter().any(|&u| u < next_place)));
+        let later_outputs_used =
+            node.outputs[1..].iter().any(|o| consumers.get(o).is_some_and(|users| users.iter().any(|&u| u < next_place)));
         if later_outputs_used {
             continue;
         }

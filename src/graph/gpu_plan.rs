@@ -114,7 +114,8 @@ impl GpuPlan {
     ) -> Result<Self, GraphError> {
         let Lowered { nodes, steps, roots, operands, .. } = lowered;
         let arena = Arena::of(lowered, wanted, options.sentinel);
-        let Memory { arena: peak_bytes, planned: planned_bytes, images: image_bytes, variables: variable_bytes } = arena.memory(lowered);
+        let Memory { arena: peak_bytes, planned: planned_bytes, images: image_bytes, variables: variable_bytes } =
+            arena.memory(lowered);
 
         let mut images = images(&gpu, &arena.images)?;
         let mut buffers = Vec::new();
@@ -174,9 +175,8 @@ impl GpuPlan {
             .collect();
         let pipelines = gpu.pipelines(&variants)?;
         let mut bound = Vec::with_capacity(steps.len());
-        let image = |window: &Window| {
-            images.get(&window.root).cloned().ok_or(GraphError::NotPlanned(window.root as u32, "an image"))
-        };
+        let image =
+            |window: &Window| images.get(&window.root).cloned().ok_or(GraphError::NotPlanned(window.root as u32, "an image"));
         // A window's memory, from a multiple of `unit` bytes on.
         let slice = |window: &Window, unit: u64| {
             let Some((buffer, base)) = &memory[window.root] else {
@@ -208,8 +208,7 @@ impl GpuPlan {
         let cuts = cuts(&shares, flops_a_submission(gpu.caps.software));
         let (dispatches, submissions) = (steps.len(), cuts.len());
         let stats = PlanStats { dispatches, submissions, planned_bytes, peak_bytes, image_bytes, variable_bytes, flops };
-        let profiled =
-            profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(lowered, g, &shares)));
+        let profiled = profiler.map(|profiler| Profiled::new(profiler, options.name, profile::dispatches(lowered, g, &shares)));
 
         let mut inputs = HashMap::new();
         for (&tensor, operand) in operands {

@@ -68,9 +68,7 @@ pub(super) fn evaluate_watched<T: Evaluate>(
     }
     let mut values: HashMap<Tensor, HostTensor<T>> = HashMap::new();
     let leaf = |tensor: Tensor, variables: &HashMap<String, HostTensor<T>>| match g.source(tensor) {
-        Source::Leaf(Leaf::Variable(name)) => {
-            variables.get(name).cloned().unwrap_or_else(|| HostTensor::zeros(g.ty(tensor)))
-        }
+        Source::Leaf(Leaf::Variable(name)) => variables.get(name).cloned().unwrap_or_else(|| HostTensor::zeros(g.ty(tensor))),
         Source::Leaf(Leaf::Constant(value)) => {
             let ty = g.ty(tensor);
             match ty.dtype {

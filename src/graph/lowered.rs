@@ -1,8 +1,7 @@
 //! A graph lowered for an adapter: everything but memory.
 
 use super::{
-    GraphError, PlanOptions,
-    fuse,
+    GraphError, PlanOptions, fuse,
     half::{Roundings, storages},
     host::live_nodes,
     pair,
@@ -98,12 +97,7 @@ impl Copies {
 }
 
 /// Fuses, resolves views, decides what is stored in 16 bits, and lowers every node.
-pub(super) fn lower(
-    caps: &Capabilities,
-    g: &Graph,
-    outputs: &[Tensor],
-    options: &PlanOptions,
-) -> Result<Lowered, GraphError> {
+pub(super) fn lower(caps: &Capabilities, g: &Graph, outputs: &[Tensor], options: &PlanOptions) -> Result<Lowered, GraphError> {
     if options.precision == Precision::Mixed && !caps.f16 {
         return Err(GraphError::Precision(caps.name.clone()));
     }

@@ -98,9 +98,8 @@ impl Plan {
     }
 
     pub(super) fn on_cpu(graph: Graph, wanted: &[Tensor], options: &PlanOptions, profiler: Option<&Arc<Profiler>>) -> Self {
-        let profiled = profiler.map(|profiler| {
-            Profiled::new(profiler, options.name, profile::operations(&graph, &live_nodes(&graph, wanted)))
-        });
+        let profiled = profiler
+            .map(|profiler| Profiled::new(profiler, options.name, profile::operations(&graph, &live_nodes(&graph, wanted))));
         let (fed, results) = (HashMap::new(), HashMap::new());
         Self(Inner::Cpu(Box::new(CpuPlan { graph, wanted: wanted.to_vec(), fed, results, profiled })))
     }

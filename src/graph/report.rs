@@ -6,7 +6,10 @@ use super::{
     memory::{Arena, Memory},
     record::{Graph, Leaf, Source},
 };
-use crate::{gpu::{Capabilities, Kernel}, ops::{Decision, Recorder, Tensor}};
+use crate::{
+    gpu::{Capabilities, Kernel},
+    ops::{Decision, Recorder, Tensor},
+};
 use std::fmt::Write;
 
 /// One planned operation.
@@ -48,8 +51,7 @@ pub fn rows(g: &Graph, outputs: &[Tensor], caps: &Capabilities, options: &PlanOp
             let types = |tensors: &[Tensor]| tensors.iter().map(|&t| g.ty(t).clone()).collect::<Vec<_>>();
             let (ins, outs) = (types(&node.inputs), types(&node.outputs));
             let view = kernels.is_empty();
-            let names: Vec<_> =
-                kernels.into_iter().map(|(k, n)| if n > 1 { format!("{n}x {k}") } else { k }).collect();
+            let names: Vec<_> = kernels.into_iter().map(|(k, n)| if n > 1 { format!("{n}x {k}") } else { k }).collect();
             Row {
                 layer: node.layer.to_string(),
                 operation: node.op.name().into(),

@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     gpu::{Autotune, GpuError, Timings},
-    ops::{self, DType, Decision, HostTensor, OpError, Packed, Precision, Recorder, Storage, Tensor, TensorType, random::threefry},
+    ops::{
+        self, DType, Decision, HostTensor, OpError, Packed, Precision, Recorder, Storage, Tensor, TensorType, random::threefry,
+    },
 };
 use std::time::{Duration, Instant};
 

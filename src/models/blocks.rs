@@ -109,11 +109,7 @@ impl Mode {
         }
     }
     /// Records a block, which is recomputed in the backward pass if that is wanted.
-    pub(super) fn block<T>(
-        &self,
-        g: &mut Graph,
-        record: impl FnOnce(&mut Graph) -> Result<T, OpError>,
-    ) -> Result<T, OpError> {
+    pub(super) fn block<T>(&self, g: &mut Graph, record: impl FnOnce(&mut Graph) -> Result<T, OpError>) -> Result<T, OpError> {
         if self.recompute { g.recomputed(record) } else { record(g) }
     }
 }
@@ -192,10 +188,7 @@ impl Qkv {
     /// whole's. Recorded once, however many layers share it.
     pub fn join(g: &mut Graph, names: [String; 3], width: usize) -> Result<Self, OpError> {
         let part = |g: &mut Graph, end: &str, shape: &[usize]| {
-            let parts = names
-                .iter()
-                .map(|name| weight(g, &format!("{name}.{end}"), shape))
-                .collect::<Result<Vec<_>, _>>()?;
+            let parts = names.iter().map(|name| weight(g, &format!("{name}.{end}"), shape)).collect::<Result<Vec<_>, _>>()?;
             ops::concat(g, &parts, 0)
         };
         Ok(Self { weight: part(g, "weight", &[width, width])?, bias: part(g, "bias", &[width])? })

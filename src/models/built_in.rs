@@ -39,11 +39,18 @@ impl Model {
     /// Never, unless the build was tampered with.
     pub fn built_in(files: &'static BuiltIn) -> Result<Self, ModelError> {
         let place = files.place;
-        let value = serde_json::from_slice(files.config)
-            .map_err(|e| ConfigError { path: place.into(), reason: e.to_string() })?;
+        let value =
+            serde_json::from_slice(files.config).map_err(|e| ConfigError { path: place.into(), reason: e.to_string() })?;
         let config = Config::from_json(Path::new(place), &value)?;
         let weights = Weights::from_static(place, files.weights)?;
-        Ok(Self { config, weights, place: place.into(), source: super::load::Source::BuiltIn(files), quantization: None, layers: None })
+        Ok(Self {
+            config,
+            weights,
+            place: place.into(),
+            source: super::load::Source::BuiltIn(files),
+            quantization: None,
+            layers: None,
+        })
     }
 
     /// The model that `--model` names, or `files`.

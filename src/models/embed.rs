@@ -74,13 +74,7 @@ pub fn embed(
 }
 
 impl Batch {
-    fn new(
-        encoder: &dyn Encoder,
-        engine: &mut Engine,
-        rows: usize,
-        time: usize,
-        pooling: Pooling,
-    ) -> Result<Self, GraphError> {
+    fn new(encoder: &dyn Encoder, engine: &mut Engine, rows: usize, time: usize, pooling: Pooling) -> Result<Self, GraphError> {
         let mut g = Graph::new();
         let ids = g.input("ids", TensorType::u32([rows, time]));
         let keys = g.input("keys", TensorType::u32([rows, time]));

@@ -149,8 +149,8 @@ impl FineTuning<'_> {
         engine: &mut Engine,
         seed: u32,
     ) -> Result<Vec<String>, ModelError> {
-        let same = model.config.task() == Some(self.task)
-            && model.config.task_labels(self.task) == self.config.task_labels(self.task);
+        let same =
+            model.config.task() == Some(self.task) && model.config.task_labels(self.task) == self.config.task_labels(self.task);
         let last = |p: &Parameter| p.name.starts_with("classifier.") || p.name.starts_with("qa_outputs.");
         let (renewed, kept): (Vec<_>, Vec<_>) = parameters.iter().cloned().partition(|p| !same && last(p));
         let mut fresh = model.upload(engine, &kept, Missing::Initialise(seed))?;
@@ -258,11 +258,7 @@ struct Wanted {
 impl Wanted {
     fn new(tuning: &FineTuning<'_>) -> Self {
         let classes = if tuning.task == Task::Tokens { tuning.rows * tuning.time } else { tuning.rows };
-        Self {
-            classes: vec![IGNORE; classes],
-            ends: vec![IGNORE; tuning.rows],
-            numbers: vec![0.0; tuning.rows * tuning.choices],
-        }
+        Self { classes: vec![IGNORE; classes], ends: vec![IGNORE; tuning.rows], numbers: vec![0.0; tuning.rows * tuning.choices] }
     }
 
     fn put(&mut self, tuning: &FineTuning<'_>, i: usize, row: &TrainingRow) {

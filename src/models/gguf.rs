@@ -2,10 +2,7 @@
 //! `[out, in]`, the other way round than OpenAI.
 
 use super::{
-    Config, ConfigError, Gpt2Config, Model, ModelError, Parameter,
-    gpt2::product_dimension,
-    load::Source,
-    stack::stored_layer,
+    Config, ConfigError, Gpt2Config, Model, ModelError, Parameter, gpt2::product_dimension, load::Source, stack::stored_layer,
 };
 use crate::{
     checkpoint::{BlockType, CheckpointError, Gguf, GgufTensor, GgufValue, Weights},
@@ -51,7 +48,10 @@ fn config(file: &Gguf) -> Result<Gpt2Config, String> {
     let number = |key: &str| file.number(&format!("gpt2.{key}")).map(|n| n as usize).map_err(|e| e.to_string());
     let architecture = file.text("general.architecture").map_err(|e| e.to_string())?;
     if architecture != "gpt2" {
-        return Err(format!("general.architecture is {:?}; gpt2 is supported", architecture.chars().take(40).collect::<String>()));
+        return Err(format!(
+            "general.architecture is {:?}; gpt2 is supported",
+            architecture.chars().take(40).collect::<String>()
+        ));
     }
     let table = file.tensor("token_embd.weight").map_err(|e| e.to_string())?;
     let n_embd = number("embedding_length")?;
@@ -63,9 +63,13 @@ fn config(file: &Gguf) -> Result<Gpt2Config, String> {
         Some(GgufValue::Float(epsilon)) => *epsilon as f32,
         other => return Err(format!("gpt2.attention.layer_norm_epsilon must be a float, and is {other:?}")),
     };
-    let token = |key: &str| file.get(&format!("tokenizer.ggml.{key}")).and_then(|_| file.number(&format!("tokenizer.ggml.{key}")).ok());
+    let token =
+        |key: &str| file.get(&format!("tokenizer.ggml.{key}")).and_then(|_| file.number(&format!("tokenizer.ggml.{key}")).ok());
     // A head that is a copy of the table is the table.
-    let tied = file.tensor("output.weight").ok().is_none_or(|head| (head.kind, head.shape, head.bytes) == (table.kind, table.shape, table.bytes));
+    let tied = file
+        .tensor("output.weight")
+        .ok()
+        .is_none_or(|head| (head.kind, head.shape, head.bytes) == (table.kind, table.shape, table.bytes));
     let config = Gpt2Config {
         vocab_size,
         n_positions: number("context_length")?,

@@ -183,9 +183,8 @@ impl<'a> Gpt2<'a> {
         let (name, heads) = (format!("transformer.h.{layer}.attn"), self.config.n_head);
         let qkv = self.linear(g, x, &format!("{name}.c_attn"), 3 * self.config.n_embd)?;
         let batch = g.ty(x).shape.0[0];
-        let cache = |g: &mut Graph, capacity| {
-            g.variable(&cache_name(layer), TensorType::f32([batch, capacity, 2 * self.config.n_embd]))
-        };
+        let cache =
+            |g: &mut Graph, capacity| g.variable(&cache_name(layer), TensorType::f32([batch, capacity, 2 * self.config.n_embd]));
         let y = match context {
             Context::Whole { keys } => ops::attention(g, qkv, heads, Mask { causal: true, keys, band: None })?,
             Context::Prompt { positions, capacity } => {

@@ -165,9 +165,8 @@ pub fn outputs(
     let last = hidden_states[hidden_states.len() - 1];
     let mut named = Vec::new();
     let names = encoder.heads();
-    let dropped = |g: &mut Graph, x: Tensor| -> Result<Tensor, OpError> {
-        encoder.mode().drop(g, x, 2 * encoder.sizes()?.layers + 1)
-    };
+    let dropped =
+        |g: &mut Graph, x: Tensor| -> Result<Tensor, OpError> { encoder.mode().drop(g, x, 2 * encoder.sizes()?.layers + 1) };
     match head {
         Head::Base => {
             named.push(("last_hidden_state", last));

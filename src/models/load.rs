@@ -1,7 +1,8 @@
 //! A model from a folder, from the Hub, or from the binary itself; and back into a folder.
 
 use super::{
-    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gguf, gpt2, heads, narrow::Quantization, stack::stored_layer,
+    BuiltIn, Config, ConfigError, Encoder, Gpt2Config, Head, Init, Mode, Parameter, encoder, gguf, gpt2, heads,
+    narrow::Quantization, stack::stored_layer,
 };
 use crate::{
     checkpoint::{self, CheckpointError, Gguf, StoredType, Weights},
@@ -79,7 +80,9 @@ pub enum ModelError {
         reason: String,
     },
     /// Its weights are quantised, and the command needs them in full.
-    #[error("{place}: its weights are quantised ({format}), which generate, perplexity and forward read; for this give the model it was made from")]
+    #[error(
+        "{place}: its weights are quantised ({format}), which generate, perplexity and forward read; for this give the model it was made from"
+    )]
     Quantised {
         /// The folder.
         place: String,
@@ -217,7 +220,8 @@ impl Model {
             Head::parse(name).ok_or_else(|| fail(format!("--head {name} is not known; there are {}", Head::names())))?
         } else {
             let name = self.config.architectures().first();
-            let name = name.ok_or_else(|| fail(format!("config.json has no architectures; give --head, one of {}", Head::names())))?;
+            let name =
+                name.ok_or_else(|| fail(format!("config.json has no architectures; give --head, one of {}", Head::names())))?;
             Head::parse(name).ok_or_else(|| {
                 fail(format!("architecture {name:?} in config.json is not supported; give --head, one of {}", Head::names()))
             })?
@@ -243,7 +247,9 @@ impl Model {
         if untied && matches!(head, Head::MaskedLm | Head::PreTraining) {
             return Err(ModelError::Head {
                 place: self.place.clone(),
-                reason: "config.json says tie_word_embeddings = false; a masked-LM head with a decoder of its own is not supported".into(),
+                reason:
+                    "config.json says tie_word_embeddings = false; a masked-LM head with a decoder of its own is not supported"
+                        .into(),
             });
         }
         if let Config::Gpt2(config) = &self.config {
@@ -417,8 +423,7 @@ pub fn save_as(
         let stored = if matches!(dtype, StoredType::F16 | StoredType::BF16) { dtype } else { StoredType::F32 };
         tensors.push((parameter.name.clone(), stored, parameter.shape.0.clone(), Cow::Owned(bytes)));
     }
-    let mut value =
-        config.to_json().map_err(|e| ConfigError { path: folder.join("config.json"), reason: e.to_string() })?;
+    let mut value = config.to_json().map_err(|e| ConfigError { path: folder.join("config.json"), reason: e.to_string() })?;
     value["dtype"] = match dtype {
         StoredType::F16 => "float16",
         StoredType::BF16 => "bfloat16",

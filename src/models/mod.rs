@@ -31,7 +31,9 @@ pub use albert::Albert;
 pub use bert::Bert;
 pub use blocks::{Dropout, Init, Mode, Parameter};
 pub use built_in::{BIBLE, BIBLE_ELECTRA, BuiltIn, SHAKESPEARE};
-pub use config::{AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig, ElectraConfig, Gpt2Config, HiddenAct, Rest, Sharing};
+pub use config::{
+    AlbertConfig, BertConfig, Config, ConfigError, DistilBertConfig, ElectraConfig, Gpt2Config, HiddenAct, Rest, Sharing,
+};
 pub use detect::Detector;
 pub use distilbert::DistilBert;
 pub use electra::Electra;

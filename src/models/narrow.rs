@@ -95,7 +95,9 @@ impl Quantization {
         let fail = |reason: String| ConfigError { path: path.to_owned(), reason };
         if let Some(foreign) = value.get("quantization_config").filter(|foreign| !foreign.is_null()) {
             let method = foreign.get("quant_method").and_then(Value::as_str).unwrap_or("another program");
-            return Err(fail(format!("its weights are quantised by {method}, which is not supported; shaderlm quantize makes what is")));
+            return Err(fail(format!(
+                "its weights are quantised by {method}, which is not supported; shaderlm quantize makes what is"
+            )));
         }
         let Some(found) = value.get("quantization").filter(|found| !found.is_null()) else { return Ok(None) };
         let read: Self = serde_json::from_value(found.clone()).map_err(|e| fail(format!("quantization: {e}")))?;

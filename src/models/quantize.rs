@@ -197,7 +197,9 @@ impl Model {
     fn as_stored(&self, parameter: &Parameter, format: Format) -> (StoredType, Option<Cow<'_, [u8]>>) {
         let name = self.stored_name(&parameter.name).filter(|_| format != Format::F32);
         match name.and_then(|name| self.weights.get(&name).ok()) {
-            Some(stored) if matches!(stored.dtype, StoredType::F16 | StoredType::BF16) => (stored.dtype, Some(Cow::Borrowed(stored.bytes))),
+            Some(stored) if matches!(stored.dtype, StoredType::F16 | StoredType::BF16) => {
+                (stored.dtype, Some(Cow::Borrowed(stored.bytes)))
+            }
             _ => (StoredType::F32, None),
         }
     }

@@ -97,10 +97,7 @@ impl Recording {
         let (tokens, texts) = (TensorType::u32([rows, time]), TensorType::u32([examples]));
         let given = match head {
             Head::Base => {
-                return Err(OpError::new(format!(
-                    "a bare encoder has no loss; give --head, one of {}",
-                    Head::names()
-                )));
+                return Err(OpError::new(format!("a bare encoder has no loss; give --head, one of {}", Head::names())));
             }
             Head::MaskedLm | Head::Tokens => Labels::One(label(g, "labels", tokens)),
             Head::NextSentence | Head::Choice => Labels::One(label(g, "labels", texts)),

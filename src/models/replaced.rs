@@ -6,9 +6,7 @@
 
 use super::{
     Config, ConfigError, Dropout, ElectraConfig, Encoder, Head, Missing, Mode, Model, ModelError, Parameter, Text,
-    electra::Electra,
-    heads,
-    load::initialise,
+    electra::Electra, heads, load::initialise,
 };
 use crate::{
     graph::{Engine, Graph},
@@ -254,7 +252,8 @@ impl ReplacedTokens {
                 });
             }
         }
-        let more = generator.upload_as(engine, &own, Missing::Initialise(seed.wrapping_add(1)), &|name| in_generator(tie, name))?;
+        let more =
+            generator.upload_as(engine, &own, Missing::Initialise(seed.wrapping_add(1)), &|name| in_generator(tie, name))?;
         fresh.extend(more.into_iter().map(|name| in_generator(tie, &name)));
         Ok(fresh)
     }

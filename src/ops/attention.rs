@@ -28,11 +28,7 @@ impl Tile {
     }
     /// The kernel for this tile; `step` is its name for the rows of a step.
     pub fn variant(self, kernel: Kernel, step: &'static str) -> Kernel {
-        kernel
-            .with("WG", self.lanes as u32)
-            .with("ROWS", self.rows as u32)
-            .with(step, self.step)
-            .with("SPREAD", self.spread)
+        kernel.with("WG", self.lanes as u32).with("ROWS", self.rows as u32).with(step, self.step).with("SPREAD", self.spread)
     }
 }
 
@@ -153,12 +149,7 @@ pub(super) fn add_scaled<T: Real>(y: &mut [T], factor: T, x: &[T]) {
 
 /// One query on the host: writes the weighted mean of `values` into `y`, and returns the log-sum-exp of the scores. Leaves
 /// `y` alone if there are no keys.
-pub(super) fn attend<'a, T: Real>(
-    q: &[T],
-    scale: T,
-    rows: impl Iterator<Item = (&'a [T], &'a [T])> + Clone,
-    y: &mut [T],
-) -> T {
+pub(super) fn attend<'a, T: Real>(q: &[T], scale: T, rows: impl Iterator<Item = (&'a [T], &'a [T])> + Clone, y: &mut [T]) -> T {
     let scores: Vec<T> = rows.clone().map(|(k, _)| dot(q, k) * scale).collect();
     let Some(top) = scores.iter().copied().reduce(Real::max) else { return T::ZERO };
     let sum: T = scores.iter().map(|&s| (s - top).exp()).sum();
@@ -204,9 +195,7 @@ impl Operation for Attention {
         expect(inputs, if inputs.len() == 1 { "f" } else { "fu" })?;
         let s = Sizes::of(&inputs[0].shape, self.heads)?;
         if let Some(keys) = inputs.get(1) {
-            ensure(keys.shape == Shape::from([s.b, s.t]), || {
-                format!("a mask of keys is [{},{}], not {}", s.b, s.t, keys.shape)
-            })?;
+            ensure(keys.shape == Shape::from([s.b, s.t]), || format!("a mask of keys is [{},{}], not {}", s.b, s.t, keys.shape))?;
         }
         Ok(vec![TensorType::f32([s.b, s.t, s.c()]), TensorType::f32([s.b, s.h, s.t])])
     }

@@ -52,13 +52,7 @@ impl Blocked {
 
 /// The kernel to take; none for the one that holds rows in registers, which software adapters like better, and which does what
 /// others cannot: `vec4` says whether rows are read in vectors. `mask`: what is masked, in words.
-pub(super) fn choose(
-    cx: &mut Lowering<'_>,
-    s: Sizes,
-    pass: Pass,
-    (mask, vec4): (String, bool),
-    flops: u64,
-) -> Option<Blocked> {
+pub(super) fn choose(cx: &mut Lowering<'_>, s: Sizes, pass: Pass, (mask, vec4): (String, bool), flops: u64) -> Option<Blocked> {
     if !vec4 {
         return None;
     }

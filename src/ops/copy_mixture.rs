@@ -25,12 +25,7 @@ struct CopyMixtureBackward;
 ///
 /// # Errors
 /// The shapes differ.
-pub fn copy_mixture(
-    g: &mut dyn Recorder,
-    token_losses: Tensor,
-    copy: Tensor,
-    replaced: Tensor,
-) -> Result<Tensor, OpError> {
+pub fn copy_mixture(g: &mut dyn Recorder, token_losses: Tensor, copy: Tensor, replaced: Tensor) -> Result<Tensor, OpError> {
     record_one(g, CopyMixture, &[token_losses, copy, replaced])
 }
 

@@ -45,11 +45,7 @@ impl Reference for CountLabels {
 /// Lowers the mean of `losses` over the places whose label is not `ignore` into `loss` `[]`, and their number into `count`
 /// `[1]`. `losses` are 0 where they do not count; `labels` is of the same number of elements. With none to count the mean is
 /// NaN.
-pub(super) fn lower(
-    cx: &mut Lowering<'_>,
-    [losses, labels, loss, count]: [&Operand; 4],
-    ignore: u32,
-) -> Result<(), OpError> {
+pub(super) fn lower(cx: &mut Lowering<'_>, [losses, labels, loss, count]: [&Operand; 4], ignore: u32) -> Result<(), OpError> {
     add_up(cx, [labels, count], Some([losses, loss]), ignore)
 }
 

@@ -175,7 +175,9 @@ impl Operation for Binary {
         let (n, period) = (a.ty.elements(), b.ty.elements().max(1));
         let same = n == period;
         // A broadcast operand is bound whole; windows of the others then start at a multiple of its length.
-        let ranges = if same { cx.row_ranges(n, 1)? } else {
+        let ranges = if same {
+            cx.row_ranges(n, 1)?
+        } else {
             cx.row_ranges(n / period, period)?.into_iter().map(|r| r.start * period..r.end * period).collect()
         };
         for range in ranges {

@@ -129,12 +129,7 @@ enum Added {
 ///
 /// # Errors
 /// A row is larger than a binding.
-fn look_up(
-    cx: &mut Lowering<'_>,
-    (table, ids): (&Operand, &Operand),
-    added: &Added,
-    y: &Operand,
-) -> Result<(), OpError> {
+fn look_up(cx: &mut Lowering<'_>, (table, ids): (&Operand, &Operand), added: &Added, y: &Operand) -> Result<(), OpError> {
     let (rows, width) = (table.ty.shape.rows(), table.ty.shape.width());
     let packing = table.storage.packing();
     let (word, others) = match added {
@@ -170,7 +165,15 @@ fn look_up(
                 let units = range.len() * width.div_ceil(4);
                 let [row_words, scale_words] = packing.map_or([0; 2], |packing| [packing.row_words(), packing.scale_words()]);
                 let words = [
-                    units, width, window.start, window.end, rows, row_words, scale_words, more_window.start, more_window.end,
+                    units,
+                    width,
+                    window.start,
+                    window.end,
+                    rows,
+                    row_words,
+                    scale_words,
+                    more_window.start,
+                    more_window.end,
                     more_rows,
                 ];
                 let mut bindings = vec![from.read(), ids.part(range.clone()).read(), to.write()];

@@ -89,8 +89,7 @@ impl Operation for LambStep {
             }
             bindings.extend(factor.as_ref().map(|f| f.all().read()));
             let words: Vec<_> = [units as u32].into_iter().chain(rates).collect();
-            let kernel =
-                kernel!("lamb_moments").with("VEC", vec4).with("DIRECT", u.is_none()).with("CLIP", factor.is_some());
+            let kernel = kernel!("lamb_moments").with("VEC", vec4).with("DIRECT", u.is_none()).with("CLIP", factor.is_some());
             cx.dispatch(kernel, &bindings, &words, units.div_ceil(LANES))?;
         }
         let Some(u) = u else { return Ok(()) };
@@ -104,7 +103,12 @@ impl Operation for LambStep {
             let mut bindings = vec![x.write(), u.read(), norms.all().read(), hyper.all().read()];
             bindings.extend(factor.as_ref().map(|f| f.all().read()));
             let words = [units as u32, rule.rate_scale.to_bits()];
-            cx.dispatch(kernel!("lamb_apply").with("VEC", vec4).with("CLIP", factor.is_some()), &bindings, &words, units.div_ceil(LANES))?;
+            cx.dispatch(
+                kernel!("lamb_apply").with("VEC", vec4).with("CLIP", factor.is_some()),
+                &bindings,
+                &words,
+                units.div_ceil(LANES),
+            )?;
         }
         Ok(())
     }
@@ -113,8 +117,7 @@ impl Operation for LambStep {
 impl Reference for LambStep {
     fn run<T: Real>(&self, mut inputs: Vec<HostTensor<T>>, _outputs: &[TensorType]) -> Vec<HostTensor<T>> {
         let Lamb { beta1, beta2, eps, weight_decay, rate_scale, .. } = self.0;
-        let [beta1, beta2, eps, decay, scale] =
-            [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
+        let [beta1, beta2, eps, decay, scale] = [beta1, beta2, eps, weight_decay, rate_scale].map(|x| T::from_f64(f64::from(x)));
         let factor = inputs.get(5).map_or(T::ONE, |f| f.f()[0]);
         let rate = inputs[4].f()[0] * scale;
         inputs.truncate(4);

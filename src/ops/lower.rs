@@ -1,6 +1,6 @@
 //! From an operation to dispatches: which kernel, which windows of which tensors, how many workgroups.
 
-use super::{Packing, OpError, tensor::TensorType};
+use super::{OpError, Packing, tensor::TensorType};
 use crate::gpu::{Access, Capabilities, ELEMENT_TYPES, Kernel};
 use std::ops::Range;
 
@@ -364,7 +364,14 @@ impl<'a> Lowering<'a> {
         words.extend_from_slice(params);
         words.extend(bindings.iter().map(|(window, _)| self.residual(window) as u32));
         let images = std::mem::take(&mut self.images);
-        self.dispatches.push(Dispatch { kernel, params: words, bindings: bindings.to_vec(), images, groups: groups as u32, counts: true });
+        self.dispatches.push(Dispatch {
+            kernel,
+            params: words,
+            bindings: bindings.to_vec(),
+            images,
+            groups: groups as u32,
+            counts: true,
+        });
         Ok(())
     }
 

@@ -13,8 +13,8 @@ pub use tensor::{DType, Shape, Tensor, TensorType};
 
 pub(crate) use crate::{host_reference, kernel};
 pub(crate) use elementwise::lower_rounding;
-pub(crate) use unpack::lower_unpacking;
 use std::{any::Any, fmt, sync::Arc};
+pub(crate) use unpack::lower_unpacking;
 
 mod activation;
 mod attention;
@@ -67,8 +67,8 @@ pub use logits::Logits;
 pub use loss_scale::{FIRST_LOSS_SCALE, loss_scale};
 pub use matmul::{Layout, linear, matmul, matmul_with};
 pub use mse::mse;
-pub use packing::{Format, Packed, Packing, Parts};
 pub use optimizer::{AdamW, AdamWTensor, Sgd, adamw, adamw_all, sgd};
+pub use packing::{Format, Packed, Packing, Parts};
 pub use reduce::{mean, mean_last, sum, sum_last, sum_leading};
 pub use sample::{Decoding, Sample, StopTokens, choose, likeliest, sample};
 pub use softmax::softmax;

@@ -189,7 +189,8 @@ impl Operation for AdamWStep {
                 }
                 bindings.push(hyper.all().read());
                 bindings.extend(factor.as_ref().map(|f| f.all().read()));
-                let kernel = kernel!("adamw").with("TENSORS", some.len() as u32).with("VEC", width == 4).with("CLIP", factor.is_some());
+                let kernel =
+                    kernel!("adamw").with("TENSORS", some.len() as u32).with("VEC", width == 4).with("CLIP", factor.is_some());
                 cx.dispatch(kernel, &bindings, &words, groups)?;
             }
         }

@@ -177,12 +177,17 @@ impl SampleRows {
     ///
     /// # Errors
     /// A row of them is larger than a binding.
-    pub fn finish(&self, cx: &mut Lowering<'_>, inputs: &[Operand], parts: &Operand, slots: usize, y: &Operand) -> Result<(), OpError> {
+    pub fn finish(
+        &self,
+        cx: &mut Lowering<'_>,
+        inputs: &[Operand],
+        parts: &Operand,
+        slots: usize,
+        y: &Operand,
+    ) -> Result<(), OpError> {
         let rows = y.ty.elements();
         let lanes = if cx.caps.software { 8 } else { LANES };
-        let kernel = kernel!("sample_best")
-            .with("WG", lanes)
-            .with("SUBGROUP", cx.caps.subgroup == Some(lanes));
+        let kernel = kernel!("sample_best").with("WG", lanes).with("SUBGROUP", cx.caps.subgroup == Some(lanes));
         let kernel = self.advancing(kernel);
         let state: Vec<_> = self.state().into_iter().map(|i| &inputs[i]).collect();
         let ring = state.last().map_or(1, |history| history.ty.shape.width());

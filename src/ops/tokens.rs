@@ -38,13 +38,7 @@ enum TokenSlots {
 ///
 /// # Errors
 /// `ids` is not a matrix, or the slots are not of a number that its rows divide.
-pub fn place_tokens(
-    g: &mut dyn Recorder,
-    ids: Tensor,
-    places: Tensor,
-    used: Tensor,
-    tokens: Tensor,
-) -> Result<Tensor, OpError> {
+pub fn place_tokens(g: &mut dyn Recorder, ids: Tensor, places: Tensor, used: Tensor, tokens: Tensor) -> Result<Tensor, OpError> {
     record_one(g, TokenSlots::Place, &[ids, places, used, tokens])
 }
 
@@ -63,12 +57,7 @@ pub fn only_places(g: &mut dyn Recorder, labels: Tensor, places: Tensor, used: T
 ///
 /// # Errors
 /// The shapes differ.
-pub fn replaced_labels(
-    g: &mut dyn Recorder,
-    original: Tensor,
-    corrupted: Tensor,
-    mask: Tensor,
-) -> Result<Tensor, OpError> {
+pub fn replaced_labels(g: &mut dyn Recorder, original: Tensor, corrupted: Tensor, mask: Tensor) -> Result<Tensor, OpError> {
     record_one(g, TokenLabels::Replaced, &[original, corrupted, mask])
 }
 

@@ -103,9 +103,7 @@ struct StridedCopy {
 impl StridedCopy {
     /// Cuts the copy along its dimensions until both ends fit a binding, then dispatches it.
     fn lower(self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
-        let span = |strides: &Folded| {
-            self.sizes.iter().zip(strides).map(|(&n, &s)| n.saturating_sub(1) * s).sum::<usize>() + 1
-        };
+        let span = |strides: &Folded| self.sizes.iter().zip(strides).map(|(&n, &s)| n.saturating_sub(1) * s).sum::<usize>() + 1;
         let units: usize = self.sizes.iter().product();
         if units == 0 {
             return Ok(());
@@ -151,11 +149,7 @@ fn copy_host<T: Copy>(sizes: Folded, from: (&[T], usize, Folded), to: (&mut [T],
 }
 
 /// [`copy_host`] for either element type.
-fn copy_tensor<T: Real>(
-    sizes: Folded,
-    from: (&HostTensor<T>, usize, Folded),
-    to: (&mut HostTensor<T>, usize, Folded),
-) {
+fn copy_tensor<T: Real>(sizes: Folded, from: (&HostTensor<T>, usize, Folded), to: (&mut HostTensor<T>, usize, Folded)) {
     match &from.0.data {
         HostData::Float(data) => copy_host(sizes, (data, from.1, from.2), (to.0.f_mut(), to.1, to.2)),
         HostData::Uint(data) => copy_host(sizes, (data, from.1, from.2), (to.0.u_mut(), to.1, to.2)),

@@ -11,26 +11,18 @@ use std::collections::HashMap;
 /// Checks a parsed `tokenizer.json`; the error says what is wrong.
 pub(super) fn check_json(json: &Value) -> Result<(), String> {
     let root = json.as_object().ok_or("it is not a JSON object")?;
-    let model = root
-        .get("model")
-        .and_then(Value::as_object)
-        .ok_or("it has no model")?;
+    let model = root.get("model").and_then(Value::as_object).ok_or("it has no model")?;
     check_tables(&json["normalizer"])?;
     if let Some(pieces) = model.get("vocab").and_then(Value::as_array) {
         check_pieces(pieces)?;
     }
     if let Some(vocab) = model.get("vocab").and_then(Value::as_object) {
         let vocab = read_vocab(vocab)?;
-        let prefix = model
-            .get("continuing_subword_prefix")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let prefix = model.get("continuing_subword_prefix").and_then(Value::as_str).unwrap_or_default();
         if let Some(merges) = model.get("merges").and_then(Value::as_array) {
             for (line, merge) in merges.iter().enumerate() {
-                let (left, right) = read_merge(merge)
-                    .ok_or_else(|| format!("merge {line} is not a pair of tokens"))?;
-                check_merge(&vocab, left, right, prefix)
-                    .map_err(|reason| format!("merge {line}: {reason}"))?;
+                let (left, right) = read_merge(merge).ok_or_else(|| format!("merge {line} is not a pair of tokens"))?;
+                check_merge(&vocab, left, right, prefix).map_err(|reason| format!("merge {line}: {reason}"))?;
             }
         }
     }
@@ -65,9 +57,7 @@ fn read_vocab(json: &Map<String, Value>) -> Result<HashMap<String, u32>, String>
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| format!("the token {token:?} has the id {id}, which is no id"))?;
         if let Some(other) = owner.insert(id, token) {
-            return Err(format!(
-                "the tokens {other:?} and {token:?} both have the id {id}"
-            ));
+            return Err(format!("the tokens {other:?} and {token:?} both have the id {id}"));
         }
         vocab.insert(token.clone(), id);
     }
@@ -75,15 +65,8 @@ fn read_vocab(json: &Map<String, Value>) -> Result<HashMap<String, u32>, String>
 }
 
 /// Checks that both parts of a merge and its result are tokens.
-fn check_merge(
-    vocab: &HashMap<String, u32>,
-    left: &str,
-    right: &str,
-    prefix: &str,
-) -> Result<(), String> {
-    let tail = right
-        .get(prefix.len()..)
-        .ok_or_else(|| format!("{right:?} is shorter than the prefix {prefix:?}"))?;
+fn check_merge(vocab: &HashMap<String, u32>, left: &str, right: &str, prefix: &str) -> Result<(), String> {
+    let tail = right.get(prefix.len()..).ok_or_else(|| format!("{right:?} is shorter than the prefix {prefix:?}"))?;
     for token in [left, right, &format!("{left}{tail}")] {
         if !vocab.contains_key(token) {
             return Err(format!("{token:?} is not in the vocabulary"));

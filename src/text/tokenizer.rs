@@ -1,12 +1,6 @@
 //! Tokenizers: Hugging Face's, and three that need no file.
 
-use super::{
-    END_OF_TEXT, SpecialTokens, TextError,
-    check::check_json,
-    gpt2,
-    special::Marks,
-    wordpiece,
-};
+use super::{END_OF_TEXT, SpecialTokens, TextError, check::check_json, gpt2, special::Marks, wordpiece};
 use std::{collections::BTreeSet, fs, ops::Range, path::Path};
 use tokenizers::Tokenizer as Inner;
 
@@ -140,8 +134,8 @@ impl Tokenizer {
 
     fn parse(bytes: &[u8], place: impl ToString) -> Result<Self, TextError> {
         // Looked at before the crate does, whose builder panics at some merges.
-        let value: serde_json::Value = serde_json::from_slice(bytes)
-            .map_err(|e| TextError::damaged(place.to_string(), format!("it is not JSON: {e}")))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|e| TextError::damaged(place.to_string(), format!("it is not JSON: {e}")))?;
         check_json(&value).map_err(|reason| TextError::damaged(place.to_string(), reason))?;
         let mut inner = Inner::from_bytes(bytes).map_err(|e| TextError::damaged(place.to_string(), e))?;
         inner.set_encode_special_tokens(true);

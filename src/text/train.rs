@@ -81,8 +81,7 @@ pub fn train_wordpiece(data: &[PathBuf], vocab: usize, cased: bool, out: &Path) 
     let words = count_words(&mut inner, &texts, "counting words").map_err(fail)?;
     // A character is a token at the beginning of a word, and another within it.
     let alphabet = alphabet(&words, (vocab - wordpiece::SPECIAL.len()) / 2);
-    let within: BTreeSet<char> =
-        words.keys().flat_map(|word| word.chars().skip(1)).filter(|c| alphabet.contains(c)).collect();
+    let within: BTreeSet<char> = words.keys().flat_map(|word| word.chars().skip(1)).filter(|c| alphabet.contains(c)).collect();
     // Given like special tokens they get their ids first, and in this order; else a hash map's order would decide.
     let first = wordpiece::SPECIAL.map(str::to_owned).into_iter().chain(within.iter().map(|c| format!("##{c}")));
     let mut trainer = Pieces(
@@ -307,6 +306,5 @@ fn read(path: &Path) -> Result<String, TextError> {
     if bytes.is_empty() {
         return Err(wrong("it is empty".into()));
     }
-    String::from_utf8(bytes)
-        .map_err(|e| wrong(format!("it is not UTF-8: a bad byte at {}", e.utf8_error().valid_up_to())))
+    String::from_utf8(bytes).map_err(|e| wrong(format!("it is not UTF-8: a bad byte at {}", e.utf8_error().valid_up_to())))
 }

@@ -52,8 +52,7 @@ pub fn read_texts(files: &[PathBuf]) -> Result<Vec<String>, TrainError> {
             if bytes.is_empty() {
                 return Err(fail("the file is empty".into()));
             }
-            String::from_utf8(bytes)
-                .map_err(|e| fail(format!("not UTF-8 text: a bad byte at {}", e.utf8_error().valid_up_to())))
+            String::from_utf8(bytes).map_err(|e| fail(format!("not UTF-8 text: a bad byte at {}", e.utf8_error().valid_up_to())))
         })
         .collect()
 }
@@ -63,13 +62,7 @@ impl Corpus {
     ///
     /// # Errors
     /// Fewer tokens than one window of `context` and its target, on either side.
-    pub fn new(
-        tokens: Vec<u32>,
-        eval: Option<Vec<u32>>,
-        fraction: f64,
-        context: usize,
-        file: &Path,
-    ) -> Result<Self, TrainError> {
+    pub fn new(tokens: Vec<u32>, eval: Option<Vec<u32>>, fraction: f64, context: usize, file: &Path) -> Result<Self, TrainError> {
         let short = |count: usize, what: &str| TrainError::Data {
             path: file.to_owned(),
             reason: format!("{count} {what} tokens are fewer than one window of --context {context} and its target"),
@@ -131,8 +124,7 @@ pub fn windows(tokens: &[u32], context: usize, stride: usize, batch: usize) -> V
     while counted + 1 < tokens.len() {
         let end = (start + context).min(tokens.len() - 1);
         let mut ids = tokens[start..end].to_vec();
-        let mut targets: Vec<u32> =
-            (start..end).map(|i| if i >= counted { tokens[i + 1] } else { IGNORE }).collect();
+        let mut targets: Vec<u32> = (start..end).map(|i| if i >= counted { tokens[i + 1] } else { IGNORE }).collect();
         ids.resize(context, 0);
         targets.resize(context, IGNORE);
         rows.push((ids, targets));

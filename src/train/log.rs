@@ -59,13 +59,8 @@ impl Log {
             // Replaced as a whole, so that a kill in between loses no line.
             write_atomic(path, |out| out.write_all(kept.as_bytes()))?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(resumed > 0)
-            .write(true)
-            .truncate(resumed == 0)
-            .open(path)
-            .map_err(fail)?;
+        let file =
+            OpenOptions::new().create(true).append(resumed > 0).write(true).truncate(resumed == 0).open(path).map_err(fail)?;
         Ok(Self { file: Some((path.to_owned(), file)) })
     }
 

@@ -161,15 +161,13 @@ impl Trainer {
     ) -> Result<Self, TrainError> {
         let mut g = Graph::new();
         let hyper = g.input("hyper", TensorType::f32([3]));
-        let variables: Vec<_> = parameters
-            .iter()
-            .map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone())))
-            .collect::<Result<_, _>>()?;
-        let feed = |g: &mut Graph| -> Vec<Tensor> {
-            objective.inputs.iter().map(|(name, ty)| g.input(name, ty.clone())).collect()
-        };
+        let variables: Vec<_> =
+            parameters.iter().map(|p| g.variable(&p.name, TensorType::f32(p.shape.clone()))).collect::<Result<_, _>>()?;
+        let feed =
+            |g: &mut Graph| -> Vec<Tensor> { objective.inputs.iter().map(|(name, ty)| g.input(name, ty.clone())).collect() };
 
-        let scaling = if settings.precision == Precision::Mixed { Some(g.variable(LOSS_SCALE, TensorType::f32([3]))?) } else { None };
+        let scaling =
+            if settings.precision == Precision::Mixed { Some(g.variable(LOSS_SCALE, TensorType::f32([3]))?) } else { None };
         // Each micro-batch's backward pass follows its forward pass, so that only one set of activations is alive.
         let mut micro = Vec::new();
         let mut total: Option<Tensor> = None;
@@ -178,11 +176,7 @@ impl Trainer {
             let inputs = feed(&mut g);
             let rng = g.input("rng", TensorType::u32([2]));
             let Loss { loss: mean, others } = (objective.loss)(&mut g, &inputs, Some(rng))?;
-            let part = if settings.accumulate > 1 {
-                ops::scale(&mut g, mean, 1.0 / settings.accumulate as f32)?
-            } else {
-                mean
-            };
+            let part = if settings.accumulate > 1 { ops::scale(&mut g, mean, 1.0 / settings.accumulate as f32)? } else { mean };
             let scaled = match scaling {
                 Some(state) => {
                     let scale = ops::slice(&mut g, state, 0, 0..1)?;
@@ -284,8 +278,7 @@ impl Trainer {
         let rate = s.schedule.rate(step);
         // A skipped step has not moved the moments, so that it does not count.
         let taken = step - self.scale(engine)?.map_or(0, |(_, skipped)| skipped.min(step));
-        let correction =
-            |beta: f32| if s.bias_correction { (1.0 - f64::from(beta).powi(taken as i32 + 1)) as f32 } else { 1.0 };
+        let correction = |beta: f32| if s.bias_correction { (1.0 - f64::from(beta).powi(taken as i32 + 1)) as f32 } else { 1.0 };
         self.plan.set(self.hyper, HostTensor::floats([3], vec![rate, correction(s.beta1), correction(s.beta2)]))?;
         self.plan.run(engine)?;
         let loss = self.plan.get(self.loss)?.f()[0];

@@ -7,7 +7,10 @@ mod reader;
 
 pub use blocks::BlockType;
 
-use super::{CheckpointError, tensors::{Bytes, map_file, missing}};
+use super::{
+    CheckpointError,
+    tensors::{Bytes, map_file, missing},
+};
 use crate::ops::{OpError, Packed, Packing};
 use reader::Reader;
 use std::{
@@ -162,7 +165,9 @@ fn read(file: &[u8]) -> Result<Contents, String> {
     }
     match reader.u32("the version")? {
         2 | 3 => {}
-        version @ (0x0200_0000 | 0x0300_0000) => return Err(format!("it is big-endian (version {version:#x}), which is not supported")),
+        version @ (0x0200_0000 | 0x0300_0000) => {
+            return Err(format!("it is big-endian (version {version:#x}), which is not supported"));
+        }
         version => return Err(format!("it is of version {version}; 2 and 3 are supported")),
     }
     let (tensors, entries) = (reader.u64("the number of tensors")?, reader.u64("the number of entries")?);
@@ -215,7 +220,8 @@ fn tensor(reader: &mut Reader<'_>) -> Result<Listed, String> {
         shape.push(usize::try_from(size).map_err(|_| fail(format!("a dimension of {size} is too large")))?);
     }
     let kind = reader.u32("a tensor's type").map_err(fail)?;
-    let kind = BlockType::new(kind).ok_or_else(|| fail(format!("its type is number {kind}; {} are supported", BlockType::NAMES)))?;
+    let kind =
+        BlockType::new(kind).ok_or_else(|| fail(format!("its type is number {kind}; {} are supported", BlockType::NAMES)))?;
     let offset = reader.u64("a tensor's offset").map_err(fail)?;
     // The innermost comes first, and is what blocks run along.
     let (block, size) = kind.block();
@@ -244,7 +250,9 @@ fn placed(mut found: Vec<Listed>, data: u64, alignment: u64, length: u64) -> Res
         }
         let end = offset.checked_add(bytes).filter(|end| data.checked_add(*end).is_some_and(|end| end <= length));
         let Some(end) = end else {
-            return Err(fail(format!("its {bytes} bytes begin at {offset} of the data, and the file ends before; it is cut short")));
+            return Err(fail(format!(
+                "its {bytes} bytes begin at {offset} of the data, and the file ends before; it is cut short"
+            )));
         };
         reached = end;
         let info = Info { kind, shape, bytes: (data + offset) as usize..(data + end) as usize };

@@ -21,7 +21,11 @@ use shaderlm::{
     ops::{Packed, Packing, StopTokens},
     plot::{Axes, Line, svg},
 };
-use std::{io::Write, path::PathBuf, time::{Duration, Instant}};
+use std::{
+    io::Write,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 /// Measure generation: the prompt, the tokens after it, and how near they come to what the memory allows
 ///
@@ -151,7 +155,10 @@ impl BenchGenerate {
             }
         }
         if self.speculate.is_some_and(|most| usize::from(most) >= config.n_positions) {
-            return refuse(format!("--speculate: so many tokens at once do not fit the model's context of {}", config.n_positions));
+            return refuse(format!(
+                "--speculate: so many tokens at once do not fit the model's context of {}",
+                config.n_positions
+            ));
         }
         let ceilings = self.ceilings(&engine)?;
         let read_gb_per_s = ceilings.map(|c| c.read_gb_per_s);
@@ -183,7 +190,9 @@ impl BenchGenerate {
             initialise(&parameters(&config), engine, 0)?;
             let format = self.weights.unwrap_or(WeightFormat::F32).of(32);
             for parameter in parameters(&config) {
-                let (Some(along), Some(values)) = (product_dimension(&parameter.name), engine.get(&parameter.name)?) else { continue };
+                let (Some(along), Some(values)) = (product_dimension(&parameter.name), engine.get(&parameter.name)?) else {
+                    continue;
+                };
                 let packing = Packing::new(format, &parameter.shape, along)?;
                 engine.set_packed(&parameter.name, &Packed::pack(packing, values.f())?)?;
             }
@@ -211,8 +220,14 @@ impl BenchGenerate {
         length: usize,
         read_gb_per_s: Option<f64>,
     ) -> Result<Measured, Box<dyn std::error::Error>> {
-        let sampling =
-            Sampling { temperature: self.temperature, top_k: 0, top_p: 1.0, repetition_penalty: 1.0, seed: 1, stops: StopTokens::none() };
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_k: 0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            seed: 1,
+            stops: StopTokens::none(),
+        };
         let capacity = config.n_positions.min(length + self.tokens);
         let product = [(length * self.batch).min(CHUNK), config.n_embd, config.inner()];
         let product_before = product_rate(engine, product)?;
@@ -242,7 +257,8 @@ impl BenchGenerate {
         let mut last = Instant::now();
         let begin = last;
         loop {
-            let wanted: Vec<_> = generator.tokens().iter().zip(&until).map(|(text, until)| until.saturating_sub(text.len())).collect();
+            let wanted: Vec<_> =
+                generator.tokens().iter().zip(&until).map(|(text, until)| until.saturating_sub(text.len())).collect();
             let came = generator.next(&wanted)?;
             if came == 0 {
                 break;
@@ -307,11 +323,16 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         let percent = |share: Option<f64>| share.map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
         writeln!(out, "prompt of {}, {} more, {} at once", m.prompt_tokens, m.tokens, m.batch)?;
         let each = m.first_token_ms / m.prompt_submissions.max(1) as f64;
-        let submissions = if m.prompt_submissions == 1 { "one submission".into() } else { format!("{} submissions", m.prompt_submissions) };
+        let submissions =
+            if m.prompt_submissions == 1 { "one submission".into() } else { format!("{} submissions", m.prompt_submissions) };
         writeln!(out, "   first token       {:>10.2} ms, {submissions} of {each:.0} ms", m.first_token_ms)?;
         let [rows, k, n] = m.product;
         let rate = m.prompt_gflops.map_or(String::new(), |gflops| {
-            format!(", {gflops:.2} GFLOP/s, {} of a product of {rows} x {k} x {n} ({:.2})", percent(m.prompt_share), m.product_gflops)
+            format!(
+                ", {gflops:.2} GFLOP/s, {} of a product of {rows} x {k} x {n} ({:.2})",
+                percent(m.prompt_share),
+                m.product_gflops
+            )
         });
         writeln!(out, "   prompt            {:>10.2} tokens/s{rate}", m.prompt_tokens_per_s)?;
         writeln!(out, "   decoding          {:>10.2} tokens/s", m.decode_tokens_per_s)?;
@@ -323,9 +344,16 @@ fn print(out: &mut impl Write, report: &Report) -> std::io::Result<()> {
         writeln!(out, "   host's share      {:>10}; {encoding:.3} ms a step for encoding, besides", percent(m.host_share))?;
         match &m.guesses {
             Some(Guesses { guessed, right, tokens_a_step }) => {
-                writeln!(out, "   guesses           {guessed:>10} tokens, {right} of them right; {tokens_a_step:.2} tokens a step")?;
+                writeln!(
+                    out,
+                    "   guesses           {guessed:>10} tokens, {right} of them right; {tokens_a_step:.2} tokens a step"
+                )?;
             }
-            None => writeln!(out, "   dispatches        {:>10} a step, {:.1} steps a submission", m.dispatches, m.tokens_a_submission)?,
+            None => writeln!(
+                out,
+                "   dispatches        {:>10} a step, {:.1} steps a submission",
+                m.dispatches, m.tokens_a_submission
+            )?,
         }
     }
     Ok(())

@@ -218,11 +218,8 @@ impl Finetune {
 
     /// Training and evaluation examples.
     fn examples(&self) -> Result<(TaskData, TaskData), Box<dyn Error>> {
-        let columns = Columns {
-            text: self.text_column.clone(),
-            pair: self.pair_column.clone(),
-            label: self.label_column.clone(),
-        };
+        let columns =
+            Columns { text: self.text_column.clone(), pair: self.pair_column.clone(), label: self.label_column.clone() };
         let all = TaskData::read(&self.data, self.task, &columns)?;
         Ok(match &self.eval_data {
             Some(path) => {

@@ -173,7 +173,11 @@ impl Run<'_> {
         };
         match best {
             Some(Evaluation { step, loss, figures }) => {
-                say!("{end}; best {} at step {step}: held-out loss {loss:.4}{}{skipped}; model in {out}", self.metric, words(figures));
+                say!(
+                    "{end}; best {} at step {step}: held-out loss {loss:.4}{}{skipped}; model in {out}",
+                    self.metric,
+                    words(figures)
+                );
             }
             None => say!("{end}, before the first evaluation; nothing was saved"),
         }

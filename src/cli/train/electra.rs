@@ -11,7 +11,9 @@ use crate::cli::{
 use shaderlm::{
     checkpoint::resolve_model,
     graph::{Engine, Graph},
-    models::{Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie, with_article},
+    models::{
+        Config, ElectraConfig, Model, ReplacedBatch, ReplacedObjective, ReplacedOutputs, ReplacedTokens, Tie, with_article,
+    },
     ops::{HostTensor, IGNORE, Tensor, random::threefry},
     text::Tokenizer,
     train::{
@@ -197,12 +199,8 @@ impl TrainElectra {
         };
         let (generator, discriminator) = (step.generator_parameters()?, step.discriminator_parameters()?);
         let (in_generator, in_discriminator) = (step.generator_variable(), step.discriminator_variable());
-        let mut models = vec![Kept {
-            folder: "discriminator",
-            config: &configs[1],
-            parameters: &discriminator,
-            variable: &in_discriminator,
-        }];
+        let mut models =
+            vec![Kept { folder: "discriminator", config: &configs[1], parameters: &discriminator, variable: &in_discriminator }];
         if self.objective.generates() {
             let (config, parameters) = (&configs[0], &generator[..]);
             models.push(Kept { folder: "generator", config, parameters, variable: &in_generator });

@@ -12,8 +12,7 @@ use crate::cli::{
 use shaderlm::{
     graph::{Engine, Graph},
     models::{
-        AlbertConfig, BertConfig, Config, Dropout, Head, Missing, Mode, Model, Sharing, Text, encoder,
-        heads::parameters,
+        AlbertConfig, BertConfig, Config, Dropout, Head, Missing, Mode, Model, Sharing, Text, encoder, heads::parameters,
         initialise, with_article,
     },
     ops::{self, HostTensor, IGNORE, OpError, Recorder, Tensor, TensorType},
@@ -101,7 +100,9 @@ impl TrainBert {
         let (flags, init, tokenizer) = p.begin()?;
         let config = match &init {
             Some(Model { config: Config::Bert(config), .. }) => config.clone(),
-            Some(other) => return refuse(format!("--init {}: it is {}, not a bert", other.place(), with_article(other.config.kind()))),
+            Some(other) => {
+                return refuse(format!("--init {}: it is {}, not a bert", other.place(), with_article(other.config.kind())));
+            }
             None => {
                 let sized = match self.size.as_deref().map(BertConfig::named) {
                     Some(Some(config)) => config,
@@ -137,7 +138,9 @@ impl TrainAlbert {
         }
         let config = match &init {
             Some(Model { config: Config::Albert(config), .. }) => config.clone(),
-            Some(other) => return refuse(format!("--init {}: it is {}, not an albert", other.place(), with_article(other.config.kind()))),
+            Some(other) => {
+                return refuse(format!("--init {}: it is {}, not an albert", other.place(), with_article(other.config.kind())));
+            }
             None => {
                 let sized = match self.size.as_deref().map(AlbertConfig::named) {
                     Some(Some(config)) => config,
@@ -207,10 +210,8 @@ impl Tally {
     }
 
     fn figures(&self, pair: Option<&str>) -> Figures {
-        let mut figures = BTreeMap::from([
-            ("mlm_loss".to_owned(), ratio(self.mlm)),
-            ("masked_accuracy".to_owned(), ratio(self.masked)),
-        ]);
+        let mut figures =
+            BTreeMap::from([("mlm_loss".to_owned(), ratio(self.mlm)), ("masked_accuracy".to_owned(), ratio(self.masked))]);
         if let Some(pair) = pair {
             figures.insert(format!("{pair}_loss"), ratio(self.pair_loss));
             figures.insert(format!("{pair}_accuracy"), ratio(self.pairs));
@@ -318,7 +319,8 @@ impl Pretrain {
             ..paper
         };
         let (train, held_out) = flags.documents(tokenizer)?;
-        let data = format!("{:016x}+{:016x}, {settings:?}", train.fingerprint(), held_out.as_ref().map_or(0, Documents::fingerprint));
+        let data =
+            format!("{:016x}+{:016x}, {settings:?}", train.fingerprint(), held_out.as_ref().map_or(0, Documents::fingerprint));
         let train = Pretraining::new(train, tokenizer, settings)?;
         let held_out = held_out.map(|documents| Pretraining::new(documents, tokenizer, settings)).transpose()?;
         let eval_batches = self.examples.eval_batches(held_out.as_ref(), flags.batch);
@@ -388,7 +390,10 @@ impl Pretrain {
         let task = Examples { flags, train: &train, held_out: held_out.as_ref(), eval_batches, pair };
         let model = Kept { folder: "", config: &config, parameters: &list, variable: &str::to_owned };
         let settings = flags.settings(context, &DEFAULTS);
-        Run { flags, models: vec![model], parameters: &list, tokenizer, settings, data }
-            .go(&mut engine, &Objective { inputs, loss: &loss }, &task)
+        Run { flags, models: vec![model], parameters: &list, tokenizer, settings, data }.go(
+            &mut engine,
+            &Objective { inputs, loss: &loss },
+            &task,
+        )
     }
 }

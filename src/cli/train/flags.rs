@@ -225,7 +225,11 @@ impl Flags {
         let inner = self.out.join("discriminator").join("model.safetensors");
         let stray = if model.is_empty() { inner } else { self.out.join("model.safetensors") };
         if stray.exists() {
-            return refuse(format!("--out {}: it holds another model, {}; give another folder", self.out.display(), stray.display()));
+            return refuse(format!(
+                "--out {}: it holds another model, {}; give another folder",
+                self.out.display(),
+                stray.display()
+            ));
         }
         // clap does not tell, since --tokenizer excludes --init.
         if self.depth.is_some() && self.init.is_none() {
@@ -253,7 +257,9 @@ impl Flags {
             (false, true) if self.resume => refuse(format!(
                 "--resume: {place} holds a model but no state.safetensors to go on from; give --init {place} and another --out"
             )),
-            (false, true) => refuse(format!("--out {place}: it holds a model already; give --overwrite to replace it, or another folder")),
+            (false, true) => {
+                refuse(format!("--out {place}: it holds a model already; give --overwrite to replace it, or another folder"))
+            }
             _ => Ok(()),
         }
     }

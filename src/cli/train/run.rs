@@ -198,7 +198,12 @@ impl Run<'_> {
             say!("stopped and saved at step {done} of {}; --resume goes on", flags.steps);
         } else {
             let held_out = held_out.map(|(loss, figures)| format!(", held-out loss {loss:.4}{}", words(&figures)));
-            say!("{} steps done: loss {last_loss:.4}{}{skipped}; model in {}", flags.steps, held_out.unwrap_or_default(), flags.out.display());
+            say!(
+                "{} steps done: loss {last_loss:.4}{}{skipped}; model in {}",
+                flags.steps,
+                held_out.unwrap_or_default(),
+                flags.out.display()
+            );
         }
         Ok(())
     }

@@ -182,7 +182,12 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
             let kernel = copying(items as u32);
             let groups = units.div_ceil(LANES * items);
             let add = items as u32;
-            let bound = bind(gpu, &kernel, &[groups as u32, units as u32, add], &[(whole(&x), Access::Read), (whole(&y), Access::Write)])?;
+            let bound = bind(
+                gpu,
+                &kernel,
+                &[groups as u32, units as u32, add],
+                &[(whole(&x), Access::Read), (whole(&y), Access::Write)],
+            )?;
             copies.push((bytes * 2) as f64 / best(gpu, &bound, effort)? / 1e9);
             let size = bytes.min(1 << 20);
             for at in [0, bytes - size] {
@@ -221,9 +226,7 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
                 let bytes = gpu.read(&sums, (group * LANES * 4) as u64, LANES as u64 * 4)?;
                 for (lane, found) in bytemuck::pod_collect_to_vec::<u8, u32>(&bytes).into_iter().enumerate() {
                     let places = (0..items * turns).map(|i| (group * each + i * LANES + lane) * 4);
-                    let expected = places
-                        .flat_map(|at| (at..at + 4).map(pattern))
-                        .fold(add.wrapping_mul(4), u32::wrapping_add);
+                    let expected = places.flat_map(|at| (at..at + 4).map(pattern)).fold(add.wrapping_mul(4), u32::wrapping_add);
                     if found != expected {
                         return wrong(gpu, &kernel, found, expected);
                     }
@@ -237,12 +240,7 @@ fn bandwidth(gpu: &Gpu, effort: Effort, next: &mut dyn FnMut()) -> Result<(f64, 
 
 /// The best over workgroups (doubled until they take long enough) and the candidates that `make` binds: FLOPs a workgroup, and
 /// the kernel for a number of workgroups.
-fn fill(
-    gpu: &Gpu,
-    effort: Effort,
-    flops: f64,
-    make: &mut dyn FnMut(usize) -> Result<Bound, GpuError>,
-) -> Result<f64, GpuError> {
+fn fill(gpu: &Gpu, effort: Effort, flops: f64, make: &mut dyn FnMut(usize) -> Result<Bound, GpuError>) -> Result<f64, GpuError> {
     let mut groups = GROUPS.0;
     loop {
         let bound = make(groups)?;

@@ -105,7 +105,8 @@ impl Ceilings {
         let numbers = [found.copy_gb_per_s, found.read_gb_per_s, found.fma_f32.gflops().unwrap_or(f64::NAN)];
         let sound = numbers.iter().all(|n| n.is_finite() && *n > 0.0);
         // Names that differ may share a file's name.
-        ((found.name.as_str(), found.backend.as_str(), found.driver.as_str()) == (&name, &backend, &driver) && sound).then_some(found)
+        ((found.name.as_str(), found.backend.as_str(), found.driver.as_str()) == (&name, &backend, &driver) && sound)
+            .then_some(found)
     }
 
     /// Keeps it in the user's cache folder.

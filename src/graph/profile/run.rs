@@ -25,7 +25,9 @@ pub fn dispatches(lowered: &Lowered, g: &Graph, shares: &[u64]) -> Vec<About> {
             match input {
                 // Read and written.
                 Some(i) if access == Access::Write && updates.contains(&i) => 2 * bytes,
-                Some(i) if access == Access::Read => node.op.picks(i, &inputs, &outputs).map_or(bytes, |picked| bytes.min(picked)),
+                Some(i) if access == Access::Read => {
+                    node.op.picks(i, &inputs, &outputs).map_or(bytes, |picked| bytes.min(picked))
+                }
                 _ => bytes,
             }
         };
@@ -100,9 +102,8 @@ impl Profiled {
     pub fn begin(&mut self) -> Option<usize> {
         let mut state = self.profiler.state();
         let number = state.plans[self.plan].count + 1;
-        self.measured = number <= RUNS.1
-            && self.room
-            && state.events() + state.plans[self.plan].about.len() <= self.profiler.events;
+        self.measured =
+            number <= RUNS.1 && self.room && state.events() + state.plans[self.plan].about.len() <= self.profiler.events;
         if self.measured {
             state.plans[self.plan].count = number;
         }

@@ -104,11 +104,9 @@ impl Profile {
                 runs += 1;
                 wall += run.wall.length();
                 for (about, span) in plan.about.iter().zip(&run.device) {
-                    for sum in [
-                        kernels.entry(&about.kernel).or_default(),
-                        operations.entry(about.operation).or_default(),
-                        &mut all,
-                    ] {
+                    for sum in
+                        [kernels.entry(&about.kernel).or_default(), operations.entry(about.operation).or_default(), &mut all]
+                    {
                         sum.add(about, span.length(), ceilings);
                     }
                 }

@@ -242,7 +242,9 @@ impl Rest {
         }
         match self.problem_type.as_deref() {
             None | Some("regression" | "single_label_classification") => Ok(()),
-            Some(other) => Err(format!("problem_type {other:?} is not supported; regression and single_label_classification are")),
+            Some(other) => {
+                Err(format!("problem_type {other:?} is not supported; regression and single_label_classification are"))
+            }
         }
     }
 }

@@ -7,7 +7,10 @@ mod prefix;
 mod prompt;
 mod speculate;
 
-use super::{Gpt2Config, gpt2::{Context, Gpt2, cache_name}};
+use super::{
+    Gpt2Config,
+    gpt2::{Context, Gpt2, cache_name},
+};
 use crate::{
     graph::{Engine, Graph, GraphError, Plan, PlanOptions, PlanStats, Reader},
     ops::{self, HostTensor, OpError, StopTokens, Tensor, TensorType},

@@ -66,7 +66,8 @@ impl Generator<'_> {
         let x = ops::reshape(&mut g, states[states.len() - 1], [batch * rows, config.n_embd])?;
         let hidden = model.last_norm(&mut g, x)?;
         let logits = model.head(&mut g, hidden)?;
-        let decoding = ops::Decoding { rng: state.rng, steps, text_rows: rows, seen: None, state: None, stops: StopTokens::none() };
+        let decoding =
+            ops::Decoding { rng: state.rng, steps, text_rows: rows, seen: None, state: None, stops: StopTokens::none() };
         let chosen = ops::choose(&mut g, logits, &decoding, self.sampling.rule())?;
         let plan = self.engine.compile(g, &[chosen], &PlanOptions::named("verify"))?;
         let reader = plan.reader(chosen, true)?;
@@ -84,12 +85,14 @@ impl Generator<'_> {
     fn verify(&mut self, speculation: &mut Speculation, wanted: &[usize]) -> Result<usize, GraphError> {
         let Speculation { most, drafters, plans } = speculation;
         // Tokens that each row takes.
-        let takes: Vec<_> = wanted.iter().zip(&self.lengths).map(|(&n, &length)| n.min((self.capacity + 1).saturating_sub(length))).collect();
+        let takes: Vec<_> =
+            wanted.iter().zip(&self.lengths).map(|(&n, &length)| n.min((self.capacity + 1).saturating_sub(length))).collect();
         let full = wanted.iter().zip(&takes).any(|(&wanted, &takes)| wanted > 0 && takes == 0);
         if full || takes.iter().all(|&takes| takes == 0) {
             return Ok(0);
         }
-        let drafts: Vec<_> = drafters.iter_mut().zip(&takes).map(|(drafter, &takes)| drafter.draft((*most).min(takes.max(1) - 1))).collect();
+        let drafts: Vec<_> =
+            drafters.iter_mut().zip(&takes).map(|(drafter, &takes)| drafter.draft((*most).min(takes.max(1) - 1))).collect();
         let [alone, together] = plans;
         let made = if drafts.iter().all(Vec::is_empty) { &mut *alone } else { &mut *together };
         let (batch, rows) = (self.batch, made.rows);

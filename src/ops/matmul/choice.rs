@@ -1,6 +1,9 @@
 //! Which kernels can compute a product on which adapter, and which a rule of thumb takes.
 
-use super::{MatMul, Sizes, cooperative::{self, Tile}};
+use super::{
+    MatMul, Sizes,
+    cooperative::{self, Tile},
+};
 use crate::gpu::Capabilities;
 
 /// Up to this many rows a product is a set of matrix-vector products.
@@ -108,8 +111,12 @@ pub(super) fn candidates(caps: &Capabilities, op: &MatMul, s: Sizes, mixed: bool
     // Of the others those that are needed, and one that is good where rows are not made of whole vectors: each takes a driver time.
     let (first, taken) = (list[0], list[rule]);
     let odd = |choice: &Choice| matches!(choice, Choice::Tiled { tile: [128, 64], split: 1, .. });
-    let mut list: Vec<_> =
-        list.into_iter().enumerate().filter(|(i, choice)| *i == 0 || *i == rule || odd(choice)).map(|(_, choice)| choice).collect();
+    let mut list: Vec<_> = list
+        .into_iter()
+        .enumerate()
+        .filter(|(i, choice)| *i == 0 || *i == rule || odd(choice))
+        .map(|(_, choice)| choice)
+        .collect();
     let rule = if taken == first { 0 } else { list.iter().position(|choice| *choice == taken).unwrap_or(0) };
     // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
     let [whole, split] = [false, true].map(|split| {
@@ -138,7 +145,11 @@ fn in_f32(caps: &Capabilities, op: &MatMul, s: Sizes, packed: bool) -> (Vec<Choi
         let rule = direct(s, spread, caps.images);
         let mut list = vec![rule];
         if let Choice::Direct { rows: rows @ (32 | 64), columns, lanes } = rule {
-            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct { rows, columns, lanes }));
+            list.extend([16, 32, 64].into_iter().filter(|&r| r != rows && r <= s.m).map(|rows| Choice::Direct {
+                rows,
+                columns,
+                lanes,
+            }));
         }
         return (list, 0);
     }

@@ -203,9 +203,8 @@ impl Product<'_> {
 
     /// What the last range of k writes and reads besides the operands, and whether all of it comes in vectors of four.
     fn epilogue(&self, cx: &Lowering<'_>, part: &Part, last: bool) -> (Vec<(Window, Access)>, bool) {
-        let like_y = |operand: &Operand| {
-            Matrix { operand: operand.clone(), ..self.y.clone() }.window(&part.batch, &part.m, &part.n)
-        };
+        let like_y =
+            |operand: &Operand| Matrix { operand: operand.clone(), ..self.y.clone() }.window(&part.batch, &part.m, &part.n);
         let mut epilogue: Vec<(Window, Access)> = vec![self.y.window(&part.batch, &part.m, &part.n).write()];
         if last {
             epilogue.extend(self.bias.iter().map(|bias| bias.part(part.n.clone()).read()));
@@ -259,9 +258,8 @@ impl Product<'_> {
             let plain = plain.with("KEEP", false).with("RESIDUAL", false);
             let a_next = if self.transpose_a { k * self.a.ld } else { k };
             let b_next = if self.transpose_b { k } else { k * self.b.ld };
-            let mut params: Vec<u32> = [m, n, k, self.a.ld, self.b.ld, n, a_next, b_next, m * n, tiles_m, tiles_n]
-                .map(|v| v as u32)
-                .to_vec();
+            let mut params: Vec<u32> =
+                [m, n, k, self.a.ld, self.b.ld, n, a_next, b_next, m * n, tiles_m, tiles_n].map(|v| v as u32).to_vec();
             params.push(1f32.to_bits());
             return cx.dispatch(plain, &[a.read(), b.read(), window.write()], &params, split * tiles_m * tiles_n);
         }
@@ -353,10 +351,7 @@ impl Product<'_> {
             }
             Choice::Rows => {
                 let rows = few(8, m);
-                let kernel = kernel!("matmul_rows")
-                    .with("ROWS", rows as u32)
-                    .with("AVEC", false)
-                    .with("BVEC", b4 && n % 4 == 0);
+                let kernel = kernel!("matmul_rows").with("ROWS", rows as u32).with("AVEC", false).with("BVEC", b4 && n % 4 == 0);
                 (kernel, rows, 64)
             }
             Choice::Dot => {
@@ -364,11 +359,7 @@ impl Product<'_> {
                 let both = a4 && b4 && k % 4 == 0;
                 let (kernel, _) = cx.reducing(kernel!("matmul_dot"), 32);
                 let columns = 4;
-                let kernel = kernel
-                    .with("ROWS", rows as u32)
-                    .with("COLS", columns as u32)
-                    .with("AVEC", both)
-                    .with("BVEC", both);
+                let kernel = kernel.with("ROWS", rows as u32).with("COLS", columns as u32).with("AVEC", both).with("BVEC", both);
                 (kernel, rows, columns)
             }
             Choice::Cooperative { tile, .. } => self.cooperative(cx, tile, piece),

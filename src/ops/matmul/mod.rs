@@ -9,7 +9,10 @@ mod packed;
 mod skinny;
 
 use super::*;
-use crate::ops::{elementwise::{is_residual_add, scale_factor}, layer_norm::Normalised};
+use crate::ops::{
+    elementwise::{is_residual_add, scale_factor},
+    layer_norm::Normalised,
+};
 pub(super) use skinny::normalised;
 
 /// How the operands of a matrix product are stored, and a factor.
@@ -63,13 +66,7 @@ pub fn linear(g: &mut dyn Recorder, x: Tensor, w: Tensor, bias: Tensor) -> Resul
 ///
 /// # Errors
 /// The dimensions do not fit.
-pub fn matmul_with(
-    g: &mut dyn Recorder,
-    a: Tensor,
-    b: Tensor,
-    bias: Option<Tensor>,
-    layout: Layout,
-) -> Result<Tensor, OpError> {
+pub fn matmul_with(g: &mut dyn Recorder, a: Tensor, b: Tensor, bias: Option<Tensor>, layout: Layout) -> Result<Tensor, OpError> {
     let op = MatMul { layout, bias: bias.is_some(), ..MatMul::default() };
     let inputs: Vec<_> = [a, b].into_iter().chain(bias).collect();
     record_one(g, op, &inputs)
@@ -141,9 +138,7 @@ impl Operation for MatMul {
             shape.0[rank - 2] = sizes.m;
         }
         if self.bias {
-            ensure(inputs[2].shape == Shape::from([sizes.n]), || {
-                format!("the bias is {}, not [{}]", inputs[2].shape, sizes.n)
-            })?;
+            ensure(inputs[2].shape == Shape::from([sizes.n]), || format!("the bias is {}, not [{}]", inputs[2].shape, sizes.n))?;
         }
         let y = TensorType::f32(shape);
         Ok(if self.keep { vec![y.clone(), y] } else { vec![y] })
@@ -291,11 +286,25 @@ fn multiply<T: Real>(
     // `y` overlaps neither operand.
     unsafe {
         gemm::gemm(
-            m, n, k,
-            y.as_mut_ptr(), 1, n as isize, false,
-            a.as_ptr(), a_strides.1 as isize, a_strides.0 as isize,
-            b.as_ptr(), b_strides.1 as isize, b_strides.0 as isize,
-            T::ZERO, alpha, false, false, false, threads,
+            m,
+            n,
+            k,
+            y.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.as_ptr(),
+            a_strides.1 as isize,
+            a_strides.0 as isize,
+            b.as_ptr(),
+            b_strides.1 as isize,
+            b_strides.0 as isize,
+            T::ZERO,
+            alpha,
+            false,
+            false,
+            false,
+            threads,
         );
     }
 }

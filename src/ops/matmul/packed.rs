@@ -6,7 +6,9 @@ use crate::{
     gpu::{Access, Capabilities},
     kernel,
     ops::{
-        Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window, layer_norm::Normalised, lower_unpacking,
+        Format, Lowering, OpError, Operand, Packing, Storage, TensorType, Window,
+        layer_norm::Normalised,
+        lower_unpacking,
         sample::SampleRows,
         unpack::{self, of_format},
     },
@@ -60,8 +62,18 @@ fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -
     let vectors = packing.row_words() / 4;
     // All loads of a turn are of one block.
     let pairs = matches!(packing.format, Format::Q8 { .. }) && vectors % 2 == 0;
-    let most = (MOST_SUMS / rows).clamp(1, if imaged(caps, packing) { 32 } else if caps.software { 16 } else { 8 });
-    let columns: Vec<usize> = [1, 2, 4, 8, 16, 32].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
+    let most = (MOST_SUMS / rows).clamp(
+        1,
+        if imaged(caps, packing) {
+            32
+        } else if caps.software {
+            16
+        } else {
+            8
+        },
+    );
+    let columns: Vec<usize> =
+        [1, 2, 4, 8, 16, 32].into_iter().filter(|&columns| columns <= most && columns < 2 * packing.rows).collect();
     let mut list = Vec::new();
     for &columns in &columns {
         for loads in if pairs { vec![1, 2] } else { vec![1] } {
@@ -87,7 +99,8 @@ fn variants(caps: &Capabilities, packing: &Packing, rows: usize, tiles: usize) -
 /// workgroup, for a dispatch that costs it next to nothing.
 pub(super) fn normalises(cx: &Lowering<'_>, packing: &Packing, inputs: &[Operand]) -> bool {
     let windows: Vec<_> = inputs.iter().map(Operand::all).collect();
-    let few = inputs[0].ty.shape.rows() <= FEW_ROWS && cx.row_ranges(inputs[0].ty.shape.rows(), packing.k).is_ok_and(|r| r.len() == 1);
+    let few =
+        inputs[0].ty.shape.rows() <= FEW_ROWS && cx.row_ranges(inputs[0].ty.shape.rows(), packing.k).is_ok_and(|r| r.len() == 1);
     let whole = packing.k % packing.format.step().max(4) == 0 && cx.vec4(packing.k, &windows.iter().collect::<Vec<_>>());
     !cx.caps.software && few && whole
 }
@@ -101,7 +114,13 @@ struct Given<'a> {
 }
 
 /// Lowers the product of `op` with sizes `s`, whose second operand is packed along k.
-pub(super) fn lower(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, norm: Option<Normalised>) -> Result<(), OpError> {
+pub(super) fn lower(
+    op: &MatMul,
+    s: Sizes,
+    packing: &Packing,
+    cx: &mut Lowering<'_>,
+    norm: Option<Normalised>,
+) -> Result<(), OpError> {
     if s.m > few_rows(cx.caps, packing) {
         return lower_many(op, s, packing, cx);
     }

@@ -21,7 +21,12 @@ const FEW_ROWS: usize = packed::FEW_ROWS;
 
 /// `norm`, then `next`, which takes its result as input `position`, if that is a product of few rows with a shared matrix; `types` are
 /// those of `next`'s inputs.
-pub(in crate::ops) fn normalised(norm: LayerNorm, next: &dyn Operation, position: usize, types: &[TensorType]) -> Option<Absorbed> {
+pub(in crate::ops) fn normalised(
+    norm: LayerNorm,
+    next: &dyn Operation,
+    position: usize,
+    types: &[TensorType],
+) -> Option<Absorbed> {
     let product = *next.as_any().downcast_ref::<MatMul>()?;
     let few = types[0].shape.rows() <= FEW_ROWS && types[1].shape.rank() == 2 && !product.layout.transpose_a;
     (position == 0 && few).then(|| Absorbed {
@@ -90,7 +95,8 @@ impl Operation for Skinny {
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         let (products, x) = (self.products(inputs).unwrap_or_default(), inputs[0].clone());
         let before = self.norm.map_or(0, |norm| norm.flops(&inputs[..1], &[]));
-        let after = self.draw.zip(products.first()).map_or(0, |(draw, logits)| draw.flops(&self.of_draw(logits.clone(), inputs), &[]));
+        let after =
+            self.draw.zip(products.first()).map_or(0, |(draw, logits)| draw.flops(&self.of_draw(logits.clone(), inputs), &[]));
         before + self.product.flops(&self.of_product(x, inputs), &products) + after
     }
 
@@ -145,7 +151,8 @@ impl Skinny {
         cx.inputs = self.of_product(x, inputs);
         cx.outputs = outputs.to_vec();
         let types: Vec<_> = cx.inputs.iter().map(|input| input.ty.clone()).collect();
-        let norm = within.map(|(norm, _)| Normalised { gamma: inputs[1].clone(), beta: inputs[2].clone(), epsilon: norm.epsilon });
+        let norm =
+            within.map(|(norm, _)| Normalised { gamma: inputs[1].clone(), beta: inputs[2].clone(), epsilon: norm.epsilon });
         let Some(draw) = &self.draw else {
             return self.product.lower_after(cx, norm);
         };

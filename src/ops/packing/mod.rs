@@ -126,7 +126,8 @@ impl Packing {
         ensure(!format.scaled() || [32, 64].contains(&group), || format!("blocks of {group} are not supported; 32 and 64 are"))?;
         ensure(k % group == 0, || format!("rows of {k} are not made of blocks of {group}"))?;
         let packing = Self { format, transposed: along == 0, rows, k };
-        let words = packing.row_words().checked_add(packing.scale_words()).and_then(|words| words.checked_mul(packing.stored_rows()));
+        let words =
+            packing.row_words().checked_add(packing.scale_words()).and_then(|words| words.checked_mul(packing.stored_rows()));
         ensure(words.is_some_and(|words| words < u32::MAX as usize - ALIGNED), || format!("{shape} is too large to be packed"))?;
         Ok(packing)
     }

@@ -81,7 +81,12 @@ impl Packed {
         };
         let found = [parts.weights.len(), parts.scales.len(), parts.minima.len()];
         ensure(found == [bytes, blocks, minima], || {
-            format!("parts of {found:?} instead of {:?} do not make {} of {}", [bytes, blocks, minima], packing.shape(), packing.format)
+            format!(
+                "parts of {found:?} instead of {:?} do not make {} of {}",
+                [bytes, blocks, minima],
+                packing.shape(),
+                packing.format
+            )
         })?;
         let mut words = vec![0; packing.words()];
         for (word, bytes) in words.iter_mut().zip(parts.weights.as_chunks().0) {

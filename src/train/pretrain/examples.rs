@@ -1,6 +1,10 @@
 //! Examples and batches of them.
 
-use super::{Documents, MaskRule, Pairing, PretrainSettings, Stream, masking::Masking, segments::{Instance, plan}};
+use super::{
+    Documents, MaskRule, Pairing, PretrainSettings, Stream,
+    masking::Masking,
+    segments::{Instance, plan},
+};
 use crate::{
     ops::IGNORE,
     text::{SpecialTokens, Tokenizer},

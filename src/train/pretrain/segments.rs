@@ -67,11 +67,7 @@ impl Planner<'_> {
     /// About how many tokens an example is to have, special ones not counted.
     fn target(&mut self) -> usize {
         let most = self.settings.text_tokens();
-        if self.stream.chance(f64::from(self.settings.short_probability)) {
-            2 + self.stream.below(most - 1)
-        } else {
-            most
-        }
+        if self.stream.chance(f64::from(self.settings.short_probability)) { 2 + self.stream.below(most - 1) } else { most }
     }
 
     /// The tokens of sentences that follow each other.
@@ -86,11 +82,8 @@ impl Planner<'_> {
         let mut start = text.start;
         while start < text.end {
             let most = text.end.min(start + self.target());
-            let end = if most == text.end {
-                most
-            } else {
-                (start + 1..=most).rev().find(|&at| self.begins_word(at)).unwrap_or(most)
-            };
+            let end =
+                if most == text.end { most } else { (start + 1..=most).rev().find(|&at| self.begins_word(at)).unwrap_or(most) };
             result.push(Instance { first: start..end, second: end..end, label: None });
             start = end;
         }
@@ -160,8 +153,7 @@ impl Planner<'_> {
         let sentences = self.documents.document(other + usize::from(other >= self.document));
         let from = sentences.start + self.stream.below(sentences.len());
         let places = if within { self.word_places(from) } else { Vec::new() };
-        let start =
-            if places.is_empty() { self.documents.sentence(from).start } else { places[self.stream.below(places.len())] };
+        let start = if places.is_empty() { self.documents.sentence(from).start } else { places[self.stream.below(places.len())] };
         let mut ends = (from..sentences.end).map(|sentence| self.documents.sentence(sentence).end);
         let end = ends.clone().find(|end| end - start >= length).or(ends.next_back());
         start..end.unwrap_or(start)

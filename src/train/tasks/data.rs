@@ -236,8 +236,7 @@ impl TaskData {
 
     /// How often each class occurs: labels of examples or of words, or numbers of choices. Empty for other tasks.
     pub fn class_counts(&self) -> Vec<(String, usize)> {
-        let most =
-            self.examples.iter().map(|e| if let TaskInput::Choice { choices, .. } = &e.input { choices.len() } else { 0 });
+        let most = self.examples.iter().map(|e| if let TaskInput::Choice { choices, .. } = &e.input { choices.len() } else { 0 });
         let classes = if self.task == Task::Choice { most.max().unwrap_or(0) } else { self.labels.len() };
         let mut counts = vec![0; classes];
         for class in self.examples.iter().flat_map(classes_of) {

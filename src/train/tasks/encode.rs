@@ -230,8 +230,7 @@ impl<'a> Encoder<'a> {
     /// # Errors
     /// As of the functions for single inputs.
     pub fn task(&self, data: &TaskData, stride: usize) -> Result<EncodedTask, TextError> {
-        let examples: Vec<_> =
-            data.examples.par_iter().map(|example| self.example(example, stride)).collect::<Result<_, _>>()?;
+        let examples: Vec<_> = data.examples.par_iter().map(|example| self.example(example, stride)).collect::<Result<_, _>>()?;
         let truncated = examples.iter().filter(|example| example.cut() > 0).count();
         Ok(EncodedTask { examples, truncated })
     }
