@@ -8,10 +8,7 @@
 {% set V = "vec4<" %}
 {% set E = ">" %}
 {% include "attention_backward_bindings.wgsl" %}
-{% from "attention_images.wgsl" import comp, lanes, load, vectors %}
-{% set N = D // 4 %}
-{% set NV = (N + 7) // 8 %}
-{% set UNROLL = 1 %}
+{% from "attention_images.wgsl" import N, NV, accumulate, comp, lanes, load, vectors %}
 {% set other = "qkv" if QUERY else "dy" %}
 {% set own = "dy" if QUERY else "qkv" %}
 {% set each_own = "c" if QUERY else "3u * c" %}
@@ -87,26 +84,22 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         var s{{ r }} = vec4<f32>();
         var t{{ r }} = vec4<f32>();
 {% endfor %}
-        for (var i = 0u; i < {{ N }}u; i = i + {{ UNROLL }}u) {
+        for (var i = 0u; i < {{ N }}u; i = i + 1u) {
 {% for side, at, source in [("a", "m_at", "qkv"), ("b", "n_at", other)] %}
-{% for u in range(UNROLL) %}
 {% for j in range(4) %}
-            let x{{ side }}{{ u }}_{{ j }} = {{ load(source, at ~ "." ~ comp[j] ~ " + i + " ~ u ~ "u") }};
+            let x{{ side }}_{{ j }} = {{ load(source, at ~ "." ~ comp[j] ~ " + i") }};
 {% endfor %}
 {% for n in range(4) %}
-            let w{{ side }}{{ u }}_{{ n }} = vec4<f32>({% for j in range(4) %}x{{ side }}{{ u }}_{{ j }}.{{ comp[n] }}{{ "" if loop.last else ", " }}{% endfor %});
-{% endfor %}
+            let w{{ side }}_{{ n }} = vec4<f32>({% for j in range(4) %}x{{ side }}_{{ j }}.{{ comp[n] }}{{ "" if loop.last else ", " }}{% endfor %});
 {% endfor %}
 {% for r in range(ROWS) %}
 {% set sum = ("s" if side == "a" else "t") ~ r %}
 {% if r % 8 == 0 %}
-{% for u in range(UNROLL) %}
-            let z{{ side }}{{ u }}_{{ r // 8 }} = {{ load("qkv" if side == "a" else own, side ~ "_" ~ (r // 8) ~ " + i + " ~ u ~ "u") }}{{ " * p.scale" if side == "a" else "" }};
-{% endfor %}
+            let z{{ side }}_{{ r // 8 }} = {{ load("qkv" if side == "a" else own, side ~ "_" ~ (r // 8) ~ " + i") }}{{ " * p.scale" if side == "a" else "" }};
 {% endif %}
-{% for u in range(UNROLL) %}{% for n in range(4) %}
-            {{ sum }} = fma(vec4<f32>(subgroupBroadcast(z{{ side }}{{ u }}_{{ r // 8 }}.{{ comp[n] }}, {{ r % 8 }}u)), w{{ side }}{{ u }}_{{ n }}, {{ sum }});
-{% endfor %}{% endfor %}
+{% for n in range(4) %}
+            {{ sum }} = fma(vec4<f32>(subgroupBroadcast(z{{ side }}_{{ r // 8 }}.{{ comp[n] }}, {{ r % 8 }}u)), w{{ side }}_{{ n }}, {{ sum }});
+{% endfor %}
 {% endfor %}
 {% endfor %}
         }
@@ -122,31 +115,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         var ds{{ r }} = p{{ r }} * (t{{ r }} - {{ "subgroupBroadcast(delta" ~ owner if QUERY else "delta" }});
 {% endfor %}
         for (var begin = at; begin < min(end, at + 32u); begin = begin + 8u) {
-{% for j in range(8) %}{% for n in range(NV) %}
-            let x{{ j }}_{{ n }} = {{ load("qkv", "x_" ~ n ~ " + min(begin + " ~ j ~ "u, p.t - 1u) * 3u * c") }};
-{% endfor %}{% endfor %}
-{% for r in range(ROWS) %}
-{% for j in range(8) %}
-            let ds{{ r }}_{{ j }} = vec4<f32>(subgroupBroadcast(ds{{ r }}.x, {{ j }}u));
-{% for n in range(NV) %}
-            da{{ r }}_{{ n }} = fma(ds{{ r }}_{{ j }}, x{{ j }}_{{ n }}, da{{ r }}_{{ n }});
-{% endfor %}
-{% endfor %}
-            ds{{ r }} = ds{{ r }}.yzwx;
-{% endfor %}
+{{ accumulate("da", "ds", "qkv", "x", "3u * c") }}
 {% if not QUERY %}
-{% for j in range(8) %}{% for n in range(NV) %}
-            let y{{ j }}_{{ n }} = {{ load("dy", "y_" ~ n ~ " + min(begin + " ~ j ~ "u, p.t - 1u) * c") }};
-{% endfor %}{% endfor %}
-{% for r in range(ROWS) %}
-{% for j in range(8) %}
-            let p{{ r }}_{{ j }} = vec4<f32>(subgroupBroadcast(p{{ r }}.x, {{ j }}u));
-{% for n in range(NV) %}
-            db{{ r }}_{{ n }} = fma(p{{ r }}_{{ j }}, y{{ j }}_{{ n }}, db{{ r }}_{{ n }});
-{% endfor %}
-{% endfor %}
-            p{{ r }} = p{{ r }}.yzwx;
-{% endfor %}
+{{ accumulate("db", "p", "dy", "y", "c") }}
 {% endif %}
         }
     }

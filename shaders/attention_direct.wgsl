@@ -10,10 +10,8 @@
 {% set IMAGE = true %}
 {% include "group.wgsl" %}
 {% include "attention_bindings.wgsl" %}
-{% from "attention_images.wgsl" import comp, lanes, load, vectors %}
-{# Vectors of a head, and of those a lane's; and how many dimensions, in vectors, a turn of the loop over them has. #}
-{% set N = D // 4 %}
-{% set NV = (N + 7) // 8 %}
+{% from "attention_images.wgsl" import N, NV, accumulate, comp, lanes, load, vectors %}
+{# Dimensions, in vectors, that a turn of the loop over them has. #}
 {% set UNROLL = 2 if N % 2 == 0 else 1 %}
 
 @compute @workgroup_size(8)
@@ -90,18 +88,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
 {% endfor %}
 {% endfor %}
         for (var begin = at; begin < min(end, at + 32u); begin = begin + 8u) {
-{% for j in range(8) %}{% for n in range(NV) %}
-            let x{{ j }}_{{ n }} = {{ load("qkv", "v_" ~ n ~ " + min(begin + " ~ j ~ "u, p.t - 1u) * 3u * c") }};
-{% endfor %}{% endfor %}
-{% for r in range(ROWS) %}
-{% for j in range(8) %}
-            let p{{ r }}_{{ j }} = vec4<f32>(subgroupBroadcast(p{{ r }}.x, {{ j }}u));
-{% for n in range(NV) %}
-            o{{ r }}_{{ n }} = fma(p{{ r }}_{{ j }}, x{{ j }}_{{ n }}, o{{ r }}_{{ n }});
-{% endfor %}
-{% endfor %}
-            p{{ r }} = p{{ r }}.yzwx;
-{% endfor %}
+{{ accumulate("o", "p", "qkv", "v", "3u * c") }}
         }
     }
     let o_at = p.o_at / 4u + (batch * p.t + first) * c + head * {{ N }}u + lane;
