@@ -2,11 +2,9 @@
 // tile of GM x GN matrices, each of its subgroups (of LANES lanes) SM x SN of them in registers, and a step takes K matrices along k.
 //   T1, T2: the stored element types of a and b     AT: a is stored [k,m]     BT: b is stored [n,k]
 //   EVEN: m, n and k are multiples of the tile's sides, and both operands are read in vectors: nothing needs a guard
-//   AHEAD: the next step's elements are on their way into registers while a step is multiplied; without, there are registers for
-//   more sums, or for more workgroups
 //   OUT: matrices side by side that a subgroup hands on through workgroup memory at once, where an epilogue needs elements
 // Operands keep their stored order in workgroup memory, rows apart by a padding of 8 halves (16 bytes) against bank conflicts: the
-// loads of matrices transpose.
+// loads of matrices transpose. While a step is multiplied, the next one's elements are on their way into registers.
 // Nothing may return before these operations, so workgroups beyond the end compute zeros and write nothing.
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -16,13 +14,18 @@ enable wgpu_cooperative_matrix;
 {% set SUBGROUPS = (GM // SM) * (GN // SN) %}
 {% set THREADS = SUBGROUPS * LANES %}
 {% set MATRIX = "coop_mat" ~ SIDE ~ "x" ~ SIDE %}
-// Eight numbers as they are stored: halves sixteen bytes at a time.
+{# Eight numbers that were fetched: halves as they are stored, sixteen bytes at once, else two vectors. #}
+{% set A_PACKED = T1 == "f16" and AVEC %}
+{% set B_PACKED = T2 == "f16" and BVEC %}
+{% set A_ELEMENT = "vec4<u32>" if A_PACKED else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
+{% set B_ELEMENT = "vec4<u32>" if B_PACKED else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
-struct Halves { @align(16) lo: vec4<f16>, hi: vec4<f16> }
-{# Matrices are loaded by pointers to vectors of four halves, which tell how memory is aligned: NVIDIA's compiler refuses vectors of
-   another type than the matrix's elements. #}
-{% set A_ELEMENT = "Halves" if T1 == "f16" and AVEC else ("vec4<" ~ T1 ~ ">" if AVEC else T1) %}
-{% set B_ELEMENT = "Halves" if T2 == "f16" and BVEC else ("vec4<" ~ T2 ~ ">" if BVEC else T2) %}
+{% set A_EIGHT = "vec4<u32>" if A_PACKED else "Eight" %}
+{% set B_EIGHT = "vec4<u32>" if B_PACKED else "Eight" %}
+// naga has no bitcast to halves, but compilers know that halves made wider and narrow again are what they were.
+fn halves(two: vec2<u32>) -> vec4<f16> {
+    return vec4<f16>(vec4<f32>(unpack2x16float(two.x), unpack2x16float(two.y)));
+}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
 {# What is stored beside each other is m or k, n or k. #}
@@ -32,20 +35,22 @@ struct Halves { @align(16) lo: vec4<f16>, hi: vec4<f16> }
 {% set BH = BN if BT else BK %}
 {% set ALD = AW + 8 %}
 {% set BLD = BW + 8 %}
+{# Matrices are loaded by pointers to vectors of halves, which tell how memory is aligned: NVIDIA's compiler refuses vectors of another
+   type than the matrix's elements. #}
 var<workgroup> tile_a: array<vec4<f16>, {{ AH * ALD // 4 }}>;
 var<workgroup> tile_b: array<vec4<f16>, {{ BH * BLD // 4 }}>;
 
-// Eight elements of a stored row from (row, column), zeros beyond the edge, as they are: rounding would wait for them.
+// Eight elements of a stored row from (row, column), zeros beyond the edge, not yet rounded: that would wait for them.
 {% for o in ["a", "b"] %}
 {% set VEC = AVEC if o == "a" else BVEC %}
-{% set T = T1 if o == "a" else T2 %}
-{% set EIGHT = "Halves" if T == "f16" else "Eight" %}
+{% set PACKED = A_PACKED if o == "a" else B_PACKED %}
+{% set EIGHT = A_EIGHT if o == "a" else B_EIGHT %}
 fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ EIGHT }} {
 {% if not EVEN %}
     if (row >= rows || column >= columns) { return {{ EIGHT }}(); }
 {% endif %}
     let place = at + row * p.ld{{ o }} + column;
-{% if VEC and T == "f16" %}
+{% if PACKED %}
     return {{ o }}[place / 8u];
 {% elif VEC and EVEN %}
     return Eight({{ o }}[place / 4u], {{ o }}[place / 4u + 1u]);
@@ -54,10 +59,10 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
     if (column + 4u < columns) { v.hi = {{ o }}[place / 4u + 1u]; }
     return v;
 {% else %}
-    var v = {{ EIGHT }}();
-    v.lo.x = {{ o }}[place];
+    var v = Eight();
+    v.lo.x = f32({{ o }}[place]);
 {% for part in ["lo.y", "lo.z", "lo.w", "hi.x", "hi.y", "hi.z", "hi.w"] %}
-    if (column + {{ loop.index }}u < columns) { v.{{ part }} = {{ o }}[place + {{ loop.index }}u]; }
+    if (column + {{ loop.index }}u < columns) { v.{{ part }} = f32({{ o }}[place + {{ loop.index }}u]); }
 {% endfor %}
     return v;
 {% endif %}
@@ -168,41 +173,35 @@ fn main(
 {# From registers to the tiles. #}
 {% macro put() %}
 {% for i in range(ALOADS) %}
-        tile_a[a_place{{ i }}] = vec4<f16>(x{{ i }}.lo);
-        tile_a[a_place{{ i }} + 1u] = vec4<f16>(x{{ i }}.hi);
+        tile_a[a_place{{ i }}] = {{ "halves(x" ~ i ~ ".xy)" if A_PACKED else "vec4<f16>(x" ~ i ~ ".lo)" }};
+        tile_a[a_place{{ i }} + 1u] = {{ "halves(x" ~ i ~ ".zw)" if A_PACKED else "vec4<f16>(x" ~ i ~ ".hi)" }};
 {% endfor %}
 {% for i in range(BLOADS) %}
-        tile_b[b_place{{ i }}] = vec4<f16>(w{{ i }}.lo);
-        tile_b[b_place{{ i }} + 1u] = vec4<f16>(w{{ i }}.hi);
-{% endfor %}
-{% endmacro %}
-{% macro fetch(k) %}
-{% for i in range(ALOADS) %}
-            x{{ i }} = {{ fetch_a(i, k) }};
-{% endfor %}
-{% for i in range(BLOADS) %}
-            w{{ i }} = {{ fetch_b(i, k) }};
+        tile_b[b_place{{ i }}] = {{ "halves(w" ~ i ~ ".xy)" if B_PACKED else "vec4<f16>(w" ~ i ~ ".lo)" }};
+        tile_b[b_place{{ i }} + 1u] = {{ "halves(w" ~ i ~ ".zw)" if B_PACKED else "vec4<f16>(w" ~ i ~ ".hi)" }};
 {% endfor %}
 {% endmacro %}
 {% for i in range(ALOADS) %}
-    var x{{ i }} = {{ fetch_a(i, "0u") if AHEAD else ("Halves()" if T1 == "f16" else "Eight()") }};
+    var x{{ i }} = {{ fetch_a(i, "0u") }};
 {% endfor %}
 {% for i in range(BLOADS) %}
-    var w{{ i }} = {{ fetch_b(i, "0u") if AHEAD else ("Halves()" if T2 == "f16" else "Eight()") }};
+    var w{{ i }} = {{ fetch_b(i, "0u") }};
 {% endfor %}
     let from_a = {{ "sm" if AT else "sm * " ~ ALD ~ "u" }};
     let from_b = {{ "sn * " ~ BLD ~ "u" if BT else "sn" }};
     for (var k0 = 0u; k0 < p.k; k0 = k0 + {{ BK }}u) {
-{% if not AHEAD %}
-        {
-{{ fetch("k0") }}        }
-{% endif %}
         workgroupBarrier();
 {{ put() }}        workgroupBarrier();
-{% if AHEAD %}
-        // Nothing waits for them until they are put into the tiles. The last ones are not used.
-        let next = {{ "min(k0 + " ~ BK ~ "u, p.k - " ~ BK ~ "u)" if EVEN else "k0 + " ~ BK ~ "u" }};
-{{ fetch("next") }}{% endif %}
+        // Nothing waits for them until they are put into the tiles. Without the condition NVIDIA's compiler moves the loads to there.
+        let next = k0 + {{ BK }}u;
+        if (next < p.k) {
+{% for i in range(ALOADS) %}
+            x{{ i }} = {{ fetch_a(i, "next") }};
+{% endfor %}
+{% for i in range(BLOADS) %}
+            w{{ i }} = {{ fetch_b(i, "next") }};
+{% endfor %}
+        }
 {% for step in range(K) %}
         {
 {% for r in range(SM) %}

@@ -160,17 +160,20 @@ impl Operation for SumLeading {
         let mut rows = from.ty.elements() / width.max(1);
         // Each pass sums groups of `part` rows; the last one writes the output. On a GPU several lanes share a column.
         let strands = if cx.caps.software { 1 } else { STRANDS };
-        let (part, lanes) = if strands == 1 { (COLUMN_PART, 64) } else { (STRANDS * STRAND_PART, 256 / STRANDS) };
         loop {
+            let vec4 = cx.vec4(width, &[&from.all(), &y.all()]);
+            let unit = if vec4 { 4 } else { 1 };
+            // Fours of columns are a quarter as many lanes, so that parts are a quarter as long on a GPU, which wants many.
+            let (part, lanes) = if strands == 1 { (COLUMN_PART, 64) } else { (STRANDS * STRAND_PART / unit, 256 / STRANDS) };
             let groups = rows.div_ceil(part).max(1);
             let to = if groups == 1 { y.clone() } else { cx.scratch(groups * width) };
             let most = (cx.max_elements() / width.max(1) / part).max(1);
             for start in (0..groups).step_by(most) {
                 let end = groups.min(start + most);
                 let row_range = start * part..rows.min(end * part);
-                let params = [row_range.len() as u32, width as u32, part as u32];
-                let columns = width.div_ceil(lanes);
-                let kernel = kernel!("sum_leading").with("STRANDS", strands as u32);
+                let params = [row_range.len() as u32, (width / unit) as u32, part as u32];
+                let columns = (width / unit).div_ceil(lanes);
+                let kernel = kernel!("sum_leading").with("STRANDS", strands as u32).with("VEC", vec4);
                 let windows = [from.rows(row_range, width).read(), to.rows(start..end, width).write()];
                 cx.dispatch(kernel, &windows, &params, (end - start) * columns)?;
             }

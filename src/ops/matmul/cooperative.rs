@@ -16,23 +16,21 @@ pub(super) struct Tile {
     subgroup: [usize; 2],
     /// Along k, in a step.
     k: usize,
-    /// The next step's elements are fetched while a step is multiplied.
-    ahead: bool,
     side: usize,
     /// Of a subgroup.
     lanes: usize,
 }
 
-/// Group, subgroup, k, and whether elements are fetched ahead. Large tiles do more arithmetic for each load (with 16 x 16 matrices
+/// Group, subgroup, k. Large tiles do more arithmetic for each load (with 16 x 16 matrices
 /// 64x64 of a subgroup fill its registers), small ones fill the adapter sooner. Each was the fastest for something on an H100, when
 /// 33 were timed in turn, or is small.
-const TILES: [([usize; 2], [usize; 2], usize, bool); 6] = [
-    ([2, 2], [1, 2], 2, true),
-    ([4, 4], [2, 2], 2, true),
-    ([8, 4], [4, 2], 2, false),
-    ([8, 8], [2, 4], 4, false),
-    ([8, 8], [4, 2], 4, false),
-    ([8, 8], [4, 4], 2, true),
+const TILES: [([usize; 2], [usize; 2], usize); 6] = [
+    ([2, 2], [1, 2], 2),
+    ([4, 4], [2, 2], 2),
+    ([8, 4], [4, 2], 2),
+    ([8, 8], [2, 4], 4),
+    ([8, 8], [4, 2], 4),
+    ([8, 8], [4, 4], 2),
 ];
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.
@@ -46,7 +44,7 @@ pub(super) fn tiles(caps: &Capabilities) -> Vec<Tile> {
     let (side, lanes) = (matrices.size as usize, lanes as usize);
     TILES
         .into_iter()
-        .map(|(group, subgroup, k, ahead)| Tile { group, subgroup, k, ahead, side, lanes })
+        .map(|(group, subgroup, k)| Tile { group, subgroup, k, side, lanes })
         .filter(|tile| tile.fits(caps))
         .collect()
 }
@@ -91,8 +89,7 @@ impl Tile {
     pub(super) fn name(self) -> String {
         let [m, n] = self.sides();
         let [a, b] = self.subgroup.map(|matrices| matrices * self.side);
-        let ahead = if self.ahead { ", ahead" } else { "" };
-        format!("cooperative {m}x{n}x{} by {a}x{b}{ahead}", self.step())
+        format!("cooperative {m}x{n}x{} by {a}x{b}", self.step())
     }
 
     /// The variant. `even`: the product is made of whole tiles, and nothing needs a guard.
@@ -107,7 +104,6 @@ impl Tile {
             .with("SM", self.subgroup[0] as u32)
             .with("SN", self.subgroup[1] as u32)
             .with("K", self.k as u32)
-            .with("AHEAD", self.ahead)
             .with("OUT", out as u32)
             .with("EVEN", even)
     }
