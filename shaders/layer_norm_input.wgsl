@@ -1,5 +1,6 @@
 // The gradient of layer norm's input, one workgroup a row. With h = (x - mean) rstd and d = dy gamma:
 // dx = rstd (d - mean of d - h * mean of d h). A unit is a vec4 with VEC, else a float.
+//   HELD: units of the row that each lane keeps in registers, which are all that there are; 0: they are loaded for each pass
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
@@ -30,16 +31,32 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let rstd = rstds[p.rstd_at + g];
     var sum_d = {{ T }}(0.0);
     var sum_dh = {{ T }}(0.0);
+{% if HELD %}
+{% for n in range(HELD) %}
+    let i{{ n }} = lane + {{ n * WG }}u;
+    let d{{ n }} = {{ T }}(dy[dy_row + i{{ n }}]) * gamma[p.gamma_at / {{ W }} + i{{ n }}];
+    let h{{ n }} = ({{ T }}(x[x_row + i{{ n }}]) - mean) * rstd;
+    sum_d = sum_d + d{{ n }};
+    sum_dh = sum_dh + d{{ n }} * h{{ n }};
+{% endfor %}
+{% else %}
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
         let d = {{ T }}(dy[dy_row + i]) * gamma[p.gamma_at / {{ W }} + i];
         sum_d = sum_d + d;
         sum_dh = sum_dh + d * (({{ T }}(x[x_row + i]) - mean) * rstd);
     }
+{% endif %}
     let mean_d = reduce_sum(lane, {{ lanes("sum_d") }}) * p.inverse_width;
     let mean_dh = reduce_sum(lane, {{ lanes("sum_dh") }}) * p.inverse_width;
+{% if HELD %}
+{% for n in range(HELD) %}
+    dx[dx_row + i{{ n }}] = {{ V ~ T6 ~ E }}(rstd * (d{{ n }} - mean_d - h{{ n }} * mean_dh));
+{% endfor %}
+{% else %}
     for (var i = lane; i < p.units; i = i + {{ WG }}u) {
         let d = {{ T }}(dy[dy_row + i]) * gamma[p.gamma_at / {{ W }} + i];
         let h = ({{ T }}(x[x_row + i]) - mean) * rstd;
         dx[dx_row + i] = {{ V ~ T6 ~ E }}(rstd * (d - mean_d - h * mean_dh));
     }
+{% endif %}
 }

@@ -1,11 +1,20 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton, "Layer normalization", 2016).
 
-use super::{matmul::normalised, *};
+use super::{matmul::normalised, reduce::Columns, *};
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
 /// Rows that one workgroup sums for the gradients of gamma and beta.
 const COLUMN_PART: usize = 64;
+
+/// The most vectors or numbers of a row that a lane keeps in registers between its passes.
+const MOST_HELD: u32 = 32;
+
+/// Of a row of `units` for `lanes` lanes: how many each keeps in registers; 0 if that does not come out even, or they are too many.
+fn held(units: usize, lanes: u32) -> u32 {
+    let each = units as u32 / lanes;
+    if units as u32 % lanes == 0 && each <= MOST_HELD { each } else { 0 }
+}
 
 /// `x [.., w], gamma [w], beta [w] -> y [.., w], mean [..], rstd [..]`
 #[derive(Debug, Clone, Copy)]
@@ -100,7 +109,7 @@ impl Operation for LayerNorm {
         let (x, gamma, beta) = (cx.input(0), cx.input(1), cx.input(2));
         let (y, mean, rstd) = (cx.output(0), cx.output(1), cx.output(2));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
-        let (kernel, _) = cx.reducing(kernel!("layer_norm"), PORTABLE_LANES);
+        let (kernel, lanes) = cx.reducing(kernel!("layer_norm"), PORTABLE_LANES);
         for range in cx.row_ranges(rows, width)? {
             let (from, to) = (x.rows(range.clone(), width), y.rows(range.clone(), width));
             let (gamma, beta) = (gamma.all(), beta.all());
@@ -115,7 +124,7 @@ impl Operation for LayerNorm {
                 mean.rows(range.clone(), 1).write(),
                 rstd.rows(range.clone(), 1).write(),
             ];
-            cx.dispatch(kernel.clone().with("VEC", vec4), &windows, &params, range.len())?;
+            cx.dispatch(kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params, range.len())?;
         }
         Ok(())
     }
@@ -161,7 +170,7 @@ impl Operation for LayerNormInput {
         let (dy, x, gamma, mean, rstd) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.input(4));
         let dx = cx.output(0);
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
-        let (kernel, _) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
+        let (kernel, lanes) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
         for range in cx.row_ranges(rows, width)? {
             let [dy, x, dx] = [&dy, &x, &dx].map(|t| t.rows(range.clone(), width));
             let gamma = gamma.all();
@@ -170,7 +179,7 @@ impl Operation for LayerNormInput {
             let params = [units as u32, (1.0 / width as f32).to_bits()];
             let (mean, rstd) = (mean.rows(range.clone(), 1), rstd.rows(range.clone(), 1));
             let windows = [dy.read(), x.read(), gamma.read(), mean.read(), rstd.read(), dx.write()];
-            cx.dispatch(kernel.clone().with("VEC", vec4), &windows, &params, range.len())?;
+            cx.dispatch(kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params, range.len())?;
         }
         Ok(())
     }
@@ -214,12 +223,13 @@ impl Operation for LayerNormParameters {
         let y = cx.output(0);
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let blocks = y.ty.shape.0[0];
-        let columns = width.div_ceil(64);
+        let columns = Columns::new(cx, width, &[&dy.all(), &x.all(), &y.all()]);
+        let kernel = columns.kernel(kernel!("layer_norm_parameters"));
         let most = (cx.max_elements() / width / COLUMN_PART).max(1);
         for start in (0..blocks).step_by(most) {
             let end = blocks.min(start + most);
             let range = start * COLUMN_PART..rows.min(end * COLUMN_PART);
-            let params = [range.len() as u32, width as u32, COLUMN_PART as u32];
+            let params = [range.len() as u32, columns.units(width) as u32, COLUMN_PART as u32];
             let windows = [
                 dy.rows(range.clone(), width).read(),
                 x.rows(range.clone(), width).read(),
@@ -227,7 +237,7 @@ impl Operation for LayerNormParameters {
                 rstd.rows(range, 1).read(),
                 y.rows(start..end, 2 * width).write(),
             ];
-            cx.dispatch(kernel!("layer_norm_parameters"), &windows, &params, (end - start) * columns)?;
+            cx.dispatch(kernel.clone(), &windows, &params, (end - start) * columns.groups(width))?;
         }
         Ok(())
     }

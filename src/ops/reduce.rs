@@ -1,6 +1,7 @@
 //! Sums and means: over the last dimension, over leading dimensions, or over everything. Fixed order, no atomics.
 
 use super::*;
+use crate::gpu::Kernel;
 
 /// Elements that one workgroup of the row sum handles before a second pass is worth its dispatch.
 const ROW_PART: usize = 4096;
@@ -9,6 +10,33 @@ const COLUMN_PART: usize = 64;
 /// On a GPU: lanes that share a column, and rows that each of them sums.
 const STRANDS: usize = 8;
 const STRAND_PART: usize = 32;
+
+/// How the lanes of kernels that sum over rows share out the columns.
+pub(super) struct Columns {
+    /// Lanes that share a column.
+    strands: usize,
+    /// Neighbouring columns of a lane.
+    unit: usize,
+}
+
+impl Columns {
+    /// For rows of `width` in these windows.
+    pub fn new(cx: &Lowering<'_>, width: usize, windows: &[&Window]) -> Self {
+        Self { strands: if cx.caps.software { 1 } else { STRANDS }, unit: if cx.vec4(width, windows) { 4 } else { 1 } }
+    }
+    /// The variant.
+    pub fn kernel(&self, kernel: Kernel) -> Kernel {
+        kernel.with("STRANDS", self.strands as u32).with("VEC", self.unit == 4)
+    }
+    /// What `width` columns count for in the kernel.
+    pub fn units(&self, width: usize) -> usize {
+        width / self.unit
+    }
+    /// Workgroups for `width` columns.
+    pub fn groups(&self, width: usize) -> usize {
+        self.units(width).div_ceil(if self.strands == 1 { 64 } else { 256 / self.strands })
+    }
+}
 
 /// `[.., w] -> [..]`: the sum over the last dimension, times a factor.
 #[derive(Debug)]
@@ -159,23 +187,20 @@ impl Operation for SumLeading {
         let mut from = cx.input(0);
         let mut rows = from.ty.elements() / width.max(1);
         // Each pass sums groups of `part` rows; the last one writes the output. On a GPU several lanes share a column.
-        let strands = if cx.caps.software { 1 } else { STRANDS };
         loop {
-            let vec4 = cx.vec4(width, &[&from.all(), &y.all()]);
-            let unit = if vec4 { 4 } else { 1 };
+            let columns = Columns::new(cx, width, &[&from.all(), &y.all()]);
             // Fours of columns are a quarter as many lanes, so that parts are a quarter as long on a GPU, which wants many.
-            let (part, lanes) = if strands == 1 { (COLUMN_PART, 64) } else { (STRANDS * STRAND_PART / unit, 256 / STRANDS) };
+            let part = if cx.caps.software { COLUMN_PART } else { STRANDS * STRAND_PART / columns.unit };
             let groups = rows.div_ceil(part).max(1);
             let to = if groups == 1 { y.clone() } else { cx.scratch(groups * width) };
             let most = (cx.max_elements() / width.max(1) / part).max(1);
             for start in (0..groups).step_by(most) {
                 let end = groups.min(start + most);
                 let row_range = start * part..rows.min(end * part);
-                let params = [row_range.len() as u32, (width / unit) as u32, part as u32];
-                let columns = (width / unit).div_ceil(lanes);
-                let kernel = kernel!("sum_leading").with("STRANDS", strands as u32).with("VEC", vec4);
+                let params = [row_range.len() as u32, columns.units(width) as u32, part as u32];
+                let kernel = columns.kernel(kernel!("sum_leading"));
                 let windows = [from.rows(row_range, width).read(), to.rows(start..end, width).write()];
-                cx.dispatch(kernel, &windows, &params, (end - start) * columns)?;
+                cx.dispatch(kernel, &windows, &params, (end - start) * columns.groups(width))?;
             }
             if groups == 1 {
                 return Ok(());
