@@ -62,11 +62,16 @@ fn epilogue(c: &mut Case, kind: &str, (a, b): (Tensor, Tensor), [m, n]: [usize; 
             let (h, residual) = (biased(c), c.input([m, n]));
             vec![ops::add(&mut c.g, residual, h).unwrap()]
         }
+        "gradient of an activation" => {
+            let (h, x) = (ops::matmul_with(&mut c.g, a, b, None, layout).unwrap(), c.input([m, n]));
+            vec![ops::gelu_gradient(&mut c.g, x, h, Gelu::Tanh).unwrap()]
+        }
         other => unreachable!("{other}"),
     }
 }
 
-const EPILOGUES: [&str; 5] = ["none", "bias", "activation", "activation, and what it is of", "residual"];
+const EPILOGUES: [&str; 6] =
+    ["none", "bias", "activation", "activation, and what it is of", "residual", "gradient of an activation"];
 
 /// The places of kernels with cooperative matrices among those that can do the first product, and their names.
 fn cooperative(c: &Case, outputs: &[Tensor], caps: &Capabilities, options: &PlanOptions) -> Vec<(usize, String)> {

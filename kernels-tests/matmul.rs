@@ -82,6 +82,15 @@ fn epilogues_are_fused_and_right() {
         let h = ops::matmul(&mut c.g, x, w).unwrap();
         let y = ops::scale(&mut c.g, h, 0.125).unwrap();
         c.check(&format!("scale [{m},{n},{k}]"), &[y], Bound::Nmse);
+        for form in [Gelu::Tanh, Gelu::Erf] {
+            let mut c = Case::new();
+            let (dy, w, x) = (c.input([m, k]), c.input([n, k]), c.input([m, n]));
+            let h = ops::matmul_with(&mut c.g, dy, w, None, Layout { transpose_b: true, ..Layout::default() }).unwrap();
+            let dx = ops::gelu_gradient(&mut c.g, x, h, form).unwrap();
+            let launched = kernels(&c.g, &[dx], engine().capabilities().unwrap(), &PlanOptions::default()).unwrap();
+            assert!(!launched.iter().any(|kernel| kernel.name == "gelu"), "the gradient of {form:?} is not fused");
+            c.check(&format!("gradient of {form:?} [{m},{n},{k}]"), &[dx], Bound::Nmse);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 // What a matmul does with finished sums at column n of row m, element by element (all optional):
-//   y = activation(alpha * sum + before + bias[n]) + residual
+//   y = activation(alpha * sum + before + bias[n]) + residual, or with GATE (alpha * sum + before + bias[n]) * gelu'(residual)
 // `before` is what an earlier dispatch over another range of k left in y. KEEP also writes the value before the activation.
 // With YVEC y, bias, residual and pre are arrays of vec4s, and n is a multiple of 4.
 // The including kernel defines, as matmul_bindings.wgsl does: y, and where flagged bias, residual, pre; p with n, alpha and the
 // `_at` words.
-{% if ACT != "none" %}
+{% if ACT != "none" or GATE != "none" %}
 {% include "gelu.wgsl" %}
 {% endif %}
 {% set T = "vec4<f32>" if YVEC else "f32" %}
+{% macro of_each(function, v) %}{% if YVEC %}vec4<f32>({{ function }}({{ v }}.x), {{ function }}({{ v }}.y), {{ function }}({{ v }}.z), {{ function }}({{ v }}.w)){% else %}{{ function }}({{ v }}){% endif %}{% endmacro %}
 {% macro stored(type) %}{{ "vec4<" ~ type ~ ">" if YVEC else type }}{% endmacro %}
 {% macro place(name, index) %}{{ name }}[{% if YVEC %}(p.{{ name }}_at + {{ index }}) / 4u{% else %}p.{{ name }}_at + {{ index }}{% endif %}]{% endmacro %}
 // The same with the residual's element at hand.
@@ -22,12 +23,12 @@ fn finish_onto(sum: {{ T }}, rest: {{ T }}, at: u32, n: u32) {
 {% if KEEP %}
     {{ place("pre", "at") }} = {{ stored(types[2 + BIAS + RESIDUAL + 1]) }}(value);
 {% endif %}
-{% if ACT != "none" and YVEC %}
-    value = vec4<f32>(gelu_{{ ACT }}(value.x), gelu_{{ ACT }}(value.y), gelu_{{ ACT }}(value.z), gelu_{{ ACT }}(value.w));
-{% elif ACT != "none" %}
-    value = gelu_{{ ACT }}(value);
+{% if ACT != "none" %}
+    value = {{ of_each("gelu_" ~ ACT, "value") }};
 {% endif %}
-{% if RESIDUAL %}
+{% if GATE != "none" %}
+    value = value * {{ of_each("gelu_" ~ GATE ~ "_derivative", "rest") }};
+{% elif RESIDUAL %}
     value = value + rest;
 {% endif %}
     {{ place("y", "at") }} = {{ stored(T3) }}(value);

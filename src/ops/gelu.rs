@@ -48,7 +48,7 @@ impl Gelu {
     }
 
     /// d gelu(x) / dx
-    fn derivative<T: Real>(self, x: T) -> T {
+    pub(super) fn derivative<T: Real>(self, x: T) -> T {
         let gate = self.gate(x);
         match self {
             Self::Tanh => {
@@ -80,9 +80,22 @@ pub fn gelu(g: &mut dyn Recorder, x: Tensor, form: Gelu) -> Result<Tensor, OpErr
     record_one(g, Activation(form), &[x])
 }
 
+/// The gradient of `gelu(x)` for a gradient `dy` of its result: `dx = gelu'(x) dy`, all of one shape.
+///
+/// # Errors
+/// The shapes differ, or they are not of floats.
+pub fn gelu_gradient(g: &mut dyn Recorder, x: Tensor, dy: Tensor, form: Gelu) -> Result<Tensor, OpError> {
+    record_one(g, ActivationBackward(form), &[x, dy])
+}
+
 /// The form, if `op` is a GELU: what an epilogue can take on.
 pub(super) fn kind_of(op: &dyn Operation) -> Option<Gelu> {
     op.as_any().downcast_ref::<Activation>().map(|a| a.0)
+}
+
+/// The form, if `op` is the gradient of a GELU: `dx = gelu'(x) dy` with inputs x, dy.
+pub(super) fn derivative_of(op: &dyn Operation) -> Option<Gelu> {
+    op.as_any().downcast_ref::<ActivationBackward>().map(|a| a.0)
 }
 
 /// Lowers either.
@@ -100,7 +113,7 @@ impl Operation for Activation {
     }
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None]) };
-        Ok(vec![Some(record_one(g, ActivationBackward(self.0), &[node.inputs[0], dy])?)])
+        Ok(vec![Some(gelu_gradient(g, node.inputs[0], dy, self.0)?)])
     }
     fn flops(&self, inputs: &[TensorType], _outputs: &[TensorType]) -> u64 {
         10 * inputs[0].elements() as u64

@@ -60,7 +60,7 @@ pub use cross_entropy::{IGNORE, cross_entropy, cross_entropy_rows};
 pub use dropout::dropout;
 pub use elementwise::{add, constant, div, mul, scale};
 pub use embedding::embedding;
-pub use gelu::{Gelu, gelu};
+pub use gelu::{Gelu, gelu, gelu_gradient};
 pub use lamb::{Lamb, lamb};
 pub use layer_norm::layer_norm;
 pub use logits::Logits;

@@ -1,7 +1,7 @@
 //! How a product is lowered by the kernel that was chosen, and how one larger than a binding is cut.
 
 use super::{
-    MatMul, Sizes,
+    MatMul, Rest, Sizes,
     choice::{Choice, PAD, TILE_K, candidates, tiles_fit},
     cooperative::Tile,
     packed,
@@ -67,7 +67,7 @@ struct Product<'a> {
     transpose_a: bool,
     transpose_b: bool,
     bias: Option<Operand>,
-    residual: Option<Operand>,
+    rest: Option<Operand>,
     pre: Option<Operand>,
     whole_k: usize,
     /// How b is packed, along k.
@@ -99,7 +99,7 @@ pub(super) fn lower(op: &MatMul, s: Sizes, b: Operand, cx: &mut Lowering<'_>) ->
         transpose_a,
         transpose_b,
         bias: op.bias.then(|| cx.input(2)),
-        residual: op.residual.then(|| cx.input(next)),
+        rest: op.rest.map(|_| cx.input(next)),
         pre: op.keep.then(|| cx.output(1)),
         whole_k: s.k,
         packing,
@@ -208,7 +208,7 @@ impl Product<'_> {
         let mut epilogue: Vec<(Window, Access)> = vec![self.y.window(&part.batch, &part.m, &part.n).write()];
         if last {
             epilogue.extend(self.bias.iter().map(|bias| bias.part(part.n.clone()).read()));
-            epilogue.extend(self.residual.iter().map(|r| like_y(r).read()));
+            epilogue.extend(self.rest.iter().map(|r| like_y(r).read()));
             epilogue.extend(self.pre.iter().map(|pre| like_y(pre).write()));
         }
         let windows: Vec<&Window> = epilogue.iter().map(|(window, _)| window).collect();
@@ -225,7 +225,8 @@ impl Product<'_> {
             .with("BIAS", self.bias.is_some() && last)
             .with("ACT", self.op.activation.filter(|_| last).map_or("none", |a| a.word()))
             .with("KEEP", self.pre.is_some() && last)
-            .with("RESIDUAL", self.residual.is_some() && last)
+            .with("RESIDUAL", self.rest.is_some() && last)
+            .with("GATE", Rest::gate(self.op.rest.filter(|_| last)))
     }
 
     /// One dispatch; with `parts` it leaves sums over so many equal ranges of k there.
@@ -255,7 +256,7 @@ impl Product<'_> {
             let (k, window) = (k / split, parts.all());
             let y4 = n % 4 == 0 && cx.vec4(n, &[&window]);
             let plain = kernel.with("YVEC", y4).with("ACC", false).with("BIAS", false).with("ACT", "none");
-            let plain = plain.with("KEEP", false).with("RESIDUAL", false);
+            let plain = plain.with("KEEP", false).with("RESIDUAL", false).with("GATE", "none");
             let a_next = if self.transpose_a { k * self.a.ld } else { k };
             let b_next = if self.transpose_b { k } else { k * self.b.ld };
             let mut params: Vec<u32> =

@@ -1,6 +1,6 @@
-//! Matrix products: all layouts, batched, with bias, scale, GELU and residual as epilogues.
+//! Matrix products: all layouts, batched, with bias, scale, GELU and residual, or the gradient of a GELU, as epilogues.
 //!
-//! `y = gelu(alpha * op(a) op(b) + bias) + residual`
+//! `y = gelu(alpha * op(a) op(b) + bias) + residual`, or `y = (alpha * op(a) op(b) + bias) * gelu'(x)`
 
 mod choice;
 mod cooperative;
@@ -42,8 +42,24 @@ struct MatMul {
     activation: Option<Gelu>,
     /// The value before the activation is a second output.
     keep: bool,
-    /// A last input of the output's shape is added at the end.
-    residual: bool,
+    /// What a last input of the output's shape is to the result.
+    rest: Option<Rest>,
+}
+
+/// What an epilogue does last, with an input of the output's shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Rest {
+    /// Adds it.
+    Added,
+    /// Multiplies by the derivative of this GELU there: the backward rule of what the product's result is the gradient of.
+    Derivative(Gelu),
+}
+
+impl Rest {
+    /// As the shaders' `GATE` has it.
+    fn gate(rest: Option<Self>) -> &'static str {
+        if let Some(Self::Derivative(form)) = rest { form.word() } else { "none" }
+    }
 }
 
 /// `a b`: `[.., k] x [k, n] -> [.., n]`, or batched `[.., m, k] x [.., k, n] -> [.., m, n]` with equal leading dimensions.
@@ -120,7 +136,7 @@ impl MatMul {
 
     /// Number of inputs.
     fn inputs(&self) -> usize {
-        2 + usize::from(self.bias) + usize::from(self.residual)
+        2 + usize::from(self.bias) + usize::from(self.rest.is_some())
     }
 }
 
@@ -149,7 +165,7 @@ impl Operation for MatMul {
     }
 
     fn absorb(&self, next: &dyn Operation, position: usize, types: &[TensorType], keep: bool) -> Option<Absorbed> {
-        if self.residual {
+        if self.rest.is_some() {
             return None;
         }
         if let Some(kind) = super::gelu::kind_of(next) {
@@ -160,8 +176,12 @@ impl Operation for MatMul {
             return None;
         }
         if is_residual_add(next, types) {
-            let op = Self { residual: true, ..*self };
+            let op = Self { rest: Some(Rest::Added), ..*self };
             return Some(Absorbed { op: Arc::new(op), extra_inputs: vec![1 - position], drops: false });
+        }
+        if let (Some(form), None, 1) = (super::gelu::derivative_of(next), self.activation, position) {
+            let op = Self { rest: Some(Rest::Derivative(form)), ..*self };
+            return Some(Absorbed { op: Arc::new(op), extra_inputs: vec![0], drops: false });
         }
         if let Some(drawn) = skinny::drawn(self, next, position, types) {
             return Some(drawn);
@@ -213,7 +233,8 @@ impl Operation for MatMul {
             0 | 1 => Half::Wanted,
             // The bias is small, and a residual no weight.
             _ if self.bias && i == 2 => Half::Never,
-            _ => Half::Added,
+            _ if self.rest == Some(Rest::Added) => Half::Added,
+            _ => Half::Accepted,
         }
     }
 
@@ -260,9 +281,12 @@ impl Reference for MatMul {
         if let Some(kind) = self.activation {
             y.iter_mut().for_each(|y| *y = kind.apply(*y));
         }
-        if self.residual {
-            let residual = inputs[self.inputs() - 1].f();
-            y.iter_mut().zip(residual).for_each(|(y, &r)| *y += r);
+        if let Some(rest) = self.rest {
+            let last = inputs[self.inputs() - 1].f();
+            y.iter_mut().zip(last).for_each(|(y, &x)| match rest {
+                Rest::Added => *y += x,
+                Rest::Derivative(form) => *y = *y * form.derivative(x),
+            });
         }
         let shape = &outputs[0].shape;
         let mut results = vec![HostTensor::floats(shape.clone(), y)];

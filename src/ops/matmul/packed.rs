@@ -1,7 +1,7 @@
 //! Products with a weight in narrow storage: few rows straight from it, more of them from a copy that is unpacked first, or on a
 //! software adapter by its own kernel.
 
-use super::{MatMul, Sizes, kernels};
+use super::{MatMul, Rest, Sizes, kernels};
 use crate::{
     gpu::{Access, Capabilities},
     kernel,
@@ -173,7 +173,7 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
             if op.bias {
                 bindings.push(cx.input(2).part(n.clone()).read());
             }
-            if op.residual {
+            if op.rest.is_some() {
                 bindings.push(like_y(&cx.input(next)).read());
             }
             if op.keep {
@@ -193,7 +193,8 @@ fn lower_few(op: &MatMul, s: Sizes, packing: &Packing, cx: &mut Lowering<'_>, gi
                 .with("BIAS", op.bias)
                 .with("ACT", op.activation.map_or("none", |a| a.word()))
                 .with("KEEP", op.keep)
-                .with("RESIDUAL", op.residual)
+                .with("RESIDUAL", op.rest.is_some())
+                .with("GATE", Rest::gate(op.rest))
                 .with("NORM", given.norm.is_some())
                 .with("DRAW", given.draw.is_some());
             let (tiles_m, tiles_n) = (m.len().div_ceil(rows), n.len().div_ceil(variant.columns));

@@ -40,7 +40,7 @@ pub(in crate::ops) fn normalised(
 pub(super) fn drawn(product: &MatMul, next: &dyn Operation, position: usize, types: &[TensorType]) -> Option<Absorbed> {
     let draw = *next.as_any().downcast_ref::<SampleRows>()?;
     let few = types[0].shape.rows() <= FEW_ROWS && !product.layout.transpose_a;
-    let whole = !product.bias && !product.residual && product.activation.is_none() && !product.keep;
+    let whole = !product.bias && product.rest.is_none() && product.activation.is_none() && !product.keep;
     (position == 0 && few && whole && draw.plain()).then(|| Absorbed {
         op: Arc::new(Skinny { norm: None, product: *product, draw: Some(draw) }),
         extra_inputs: (1..types.len()).collect(),
