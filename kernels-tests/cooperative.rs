@@ -414,12 +414,13 @@ fn attention_whose_scores_grow() {
             let make = |choice: Option<usize>| {
                 let mut c = Case::new();
                 let mut x = halves(&mut c, b * t * 3 * h * d);
-                let w = halves(&mut c, b * t * h * d);
-                // The first number of a head makes it: of queries the scale's inverse, so that products are the part itself.
+                // The gradient is to be a few times smaller than what queries and keys multiply its rounding by.
+                let w: Vec<_> = halves(&mut c, b * t * h * d).into_iter().map(|w| w / 8.0).collect();
+                // The first number of a head makes it: of queries four times the scale's inverse, of keys a quarter of the part.
                 for (row, x) in x.chunks_exact_mut(3 * h * d).enumerate() {
                     for head in 0..h {
-                        x[head * d] = f16::from_f32((d as f32).sqrt()).to_f32();
-                        x[(h + head) * d] = f16::from_f32(part((row % t) as f32)).to_f32();
+                        x[head * d] = f16::from_f32(4.0 * (d as f32).sqrt()).to_f32();
+                        x[(h + head) * d] = f16::from_f32(part((row % t) as f32) / 4.0).to_f32();
                     }
                 }
                 let (qkv, w) = (c.feed([b, t, 3 * h * d], x), c.feed([b, t, h * d], w));
