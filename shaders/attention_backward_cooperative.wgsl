@@ -8,9 +8,9 @@
 // Nothing may return before these operations, so workgroups beyond the end repeat the last one's and write nothing.
 enable f16;
 enable wgpu_cooperative_matrix;
-{% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARED, SHARE, VECTORS, EIGHTS, registers, fetch, put, stage, load_rows, products, gather, keep, places, leave, part_of_row %}
+{% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARED, SHARE, PAD, VECTORS, EIGHTS, registers, fetch, put, stage, load_rows, products, gather, keep, places, leave, part_of_row %}
 {# Scores a x, then b y, side by side; and so probabilities and their gradients. #}
-{% set SCORES = 2 * WIDE + 4 %}
+{% set SCORES = 2 * WIDE + PAD %}
 {% set PROBS = 2 * WIDE + 8 %}
 {% set V = "vec4<" %}
 {% set E = ">" %}

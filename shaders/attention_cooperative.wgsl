@@ -9,8 +9,8 @@
 // Nothing may return before these operations, so workgroups beyond the end repeat the last one's and write nothing.
 enable f16;
 enable wgpu_cooperative_matrix;
-{% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARED, SHARE, VECTORS, EIGHTS, registers, fetch, put, stage, load_rows, products, gather, keep, places, leave, part_of_row %}
-{% set SCORES = WIDE + 4 %}
+{% from "attention_matrices.wgsl" import MATRIX, STEPS, ROWS, WIDE, WG, LD, SHARED, SHARE, PAD, VECTORS, EIGHTS, registers, fetch, put, stage, load_rows, products, gather, keep, places, leave, part_of_row %}
+{% set SCORES = WIDE + PAD %}
 {% set PROBS = WIDE + 8 %}
 {% set PAIRS = true %}
 {% include "attention_bindings.wgsl" %}

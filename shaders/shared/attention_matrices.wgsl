@@ -13,6 +13,9 @@
 {# A row's scores are shared between the lanes that there are for each row: vectors of a lane's share. #}
 {% set SHARED = WG // ROWS %}
 {% set SHARE = WIDE // 4 // SHARED %}
+{# Floats behind a row of scores: eight lanes at a time read a vector each, of eight rows or of two neighbours in each of four, and
+   these are to be of different banks. #}
+{% set PAD = 4 if SHARED == 1 else 8 %}
 {% macro part_of_row(i) %}lane % {{ SHARED }}u + {{ i * SHARED }}u{% endmacro %}
 
 {# The two fours of eight numbers that were read, as halves: NVIDIA's compiler makes nothing of this, where the numbers are halves in
