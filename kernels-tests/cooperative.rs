@@ -362,11 +362,12 @@ fn attention_and_its_gradient() {
     // In matrices, so that every adapter has kernels for them.
     let side = capabilities().matrices().expect("matrices of halves that add up in 32 bits").size as usize;
     let mut seen = BTreeSet::new();
-    let cases: [(usize, bool, bool, Option<usize>, Stored, &[usize]); 4] = [
+    let cases: [(usize, bool, bool, Option<usize>, Stored, &[usize]); 5] = [
         (1, true, false, None, In32, &[1, 31, 33, 64, 65, 257]),
         (1, true, false, Some(40), In16, &[31, 257]),
         (2, true, true, None, In16, &[33, 100]),
         (3, false, true, None, In16, &[65]),
+        (32 / side, true, false, None, In16, &[1, 7, 100]),
     ];
     for (matrices, causal, padded, band, stored, lengths) in cases {
         let d = matrices * side;
