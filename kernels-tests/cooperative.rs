@@ -341,6 +341,23 @@ fn tuning_checks_them_and_may_take_one() {
     }
 }
 
+/// Runs attention and its gradient, which `make` records as its two outputs, by each kernel with cooperative matrices, and notes
+/// their names.
+fn each_attention(what: &str, seen: &mut BTreeSet<String>, make: impl Fn(Option<usize>) -> (Case, [Tensor; 2], PlanOptions)) {
+    let (c, outputs, options) = make(None);
+    let lists: Vec<_> = decisions(&c.g, &outputs, engine().capabilities().unwrap(), &options).unwrap();
+    assert_eq!(lists.len(), 2, "forward and backward each have a choice");
+    for choice in 1..lists.iter().map(|d| d.kernels.len()).max().unwrap() {
+        let names: Vec<_> = lists.iter().map(|d| d.kernels[choice.min(d.kernels.len() - 1)].clone()).collect();
+        if !names.iter().any(|name| name.starts_with("cooperative")) {
+            continue;
+        }
+        let (c, outputs, options) = make(Some(choice));
+        c.check_with(engine(), options, &format!("{what}, {names:?}"), &outputs, Bound::Within(2e-3));
+        seen.extend(names);
+    }
+}
+
 /// Attention and its gradient by every kernel: q, k and v are halves, but probabilities and their gradients are rounded.
 #[test]
 #[ignore = "needs cooperative matrices: make test-coop"]
@@ -348,11 +365,12 @@ fn attention_and_its_gradient() {
     // In matrices, so that every adapter has kernels for them.
     let side = capabilities().matrices().expect("matrices of halves that add up in 32 bits").size as usize;
     let mut seen = BTreeSet::new();
-    let cases: [(usize, bool, bool, Option<usize>, Stored, &[usize]); 4] = [
+    let cases: [(usize, bool, bool, Option<usize>, Stored, &[usize]); 5] = [
         (1, true, false, None, In32, &[1, 31, 33, 64, 65, 257]),
         (1, true, false, Some(40), In16, &[31, 257]),
         (2, true, true, None, In16, &[33, 100]),
         (3, false, true, None, In16, &[65]),
+        (32 / side, true, false, None, In16, &[1, 7, 100]),
     ];
     for (matrices, causal, padded, band, stored, lengths) in cases {
         let d = matrices * side;
@@ -372,20 +390,53 @@ fn attention_and_its_gradient() {
                 let halves = if stored == In16 { vec![qkv, w] } else { vec![] };
                 (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves, ..mixed() })
             };
-            let (c, outputs, options) = make(None);
-            let lists: Vec<_> = decisions(&c.g, &outputs, engine().capabilities().unwrap(), &options).unwrap();
-            assert_eq!(lists.len(), 2, "forward and backward each have a choice");
-            for choice in 1..lists.iter().map(|d| d.kernels.len()).max().unwrap() {
-                let names: Vec<_> = lists.iter().map(|d| d.kernels[choice.min(d.kernels.len() - 1)].clone()).collect();
-                if !names.iter().any(|name| name.starts_with("cooperative")) {
-                    continue;
+            let what = format!("attention {t} x {d}, causal {causal}, padded {padded}, band {band:?}, stored {stored:?}");
+            each_attention(&what, &mut seen, make);
+        }
+    }
+    assert!(seen.iter().filter(|name| name.starts_with("cooperative")).count() >= 5, "{seen:?}");
+}
+
+/// Scores that change along the keys by more than what results are rescaled for: in each step of keys, in some, in none but the
+/// first; and with rows whose first keys are masked, which have no largest score until later.
+#[test]
+#[ignore = "needs cooperative matrices: make test-coop"]
+fn attention_whose_scores_grow() {
+    let side = capabilities().matrices().expect("matrices of halves that add up in 32 bits").size as usize;
+    let mut seen = BTreeSet::new();
+    let (b, h, t) = (2, 2, 150);
+    // A key's part of the scores, at most about 60.
+    let parts: [(&str, fn(f32) -> f32); 4] = [
+        ("grow", |key| key * 0.4),
+        ("fall", |key| 60.0 - key * 0.4),
+        ("swing", |key| 30.0 * (key * 0.05).sin()),
+        ("jump", |key| if key as u32 % 37 == 36 { 40.0 } else { 0.0 }),
+    ];
+    for (word, part) in parts {
+        for (causal, masked, band) in [(true, 0, None), (false, 0, None), (false, 70, None), (true, 0, Some(50))] {
+            let d = 2 * side;
+            let make = |choice: Option<usize>| {
+                let mut c = Case::new();
+                let mut x = halves(&mut c, b * t * 3 * h * d);
+                // The gradient is to be a few times smaller than what queries and keys multiply its rounding by.
+                let w: Vec<_> = halves(&mut c, b * t * h * d).into_iter().map(|w| w / 8.0).collect();
+                // The first number of a head makes it: of queries four times the scale's inverse, of keys a quarter of the part.
+                for (row, x) in x.chunks_exact_mut(3 * h * d).enumerate() {
+                    for head in 0..h {
+                        x[head * d] = f16::from_f32(4.0 * (d as f32).sqrt()).to_f32();
+                        x[(h + head) * d] = f16::from_f32(part((row % t) as f32) / 4.0).to_f32();
+                    }
                 }
-                let (c, outputs, options) = make(Some(choice));
-                let what =
-                    format!("attention {t} x {d}, causal {causal}, padded {padded}, band {band:?}, stored {stored:?}, {names:?}");
-                c.check_with(engine(), options, &what, &outputs, Bound::Within(2e-3));
-                seen.extend(names);
-            }
+                let (qkv, w) = (c.feed([b, t, 3 * h * d], x), c.feed([b, t, h * d], w));
+                let keys = (masked > 0).then(|| c.ids([b, t], (0..b * t).map(|i| u32::from(i % t >= masked)).collect()));
+                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band }).unwrap();
+                let product = ops::mul(&mut c.g, y, w).unwrap();
+                let loss = ops::sum(&mut c.g, product).unwrap();
+                let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
+                (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves: vec![qkv, w], ..mixed() })
+            };
+            let what = format!("attention whose scores {word}, causal {causal}, the first {masked} masked, band {band:?}");
+            each_attention(&what, &mut seen, make);
         }
     }
     assert!(seen.iter().filter(|name| name.starts_with("cooperative")).count() >= 5, "{seen:?}");

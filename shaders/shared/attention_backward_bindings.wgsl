@@ -1,4 +1,5 @@
-// Bindings that all kernels of attention's gradient share. IMAGE, where a kernel says it: qkv and dy are images. V and E are what stands around the type of an element: of a vec4, or nothing.
+// Bindings that all kernels of attention's gradient share. Where a kernel says it, IMAGE: qkv and dy are images; PAIRS: their halves
+// are read as words, eight at a time. V and E are what stands around the type of an element: of a vec4, or nothing.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, scale: f32,
 {% if BAND %}
@@ -18,8 +19,8 @@ struct Params {
 @group(0) @binding(1) var qkv: texture_storage_2d<rgba32uint, read>;
 @group(0) @binding(2) var dy: texture_storage_2d<rgba32uint, read>;
 {% else %}
-@group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ T1 ~ E }}>;
-@group(0) @binding(2) var<storage, read> dy: array<{{ V ~ T2 ~ E }}>;
+@group(0) @binding(1) var<storage, read> qkv: array<{{ V ~ ("u32" if PAIRS is defined and T1 == "f16" else T1) ~ E }}>;
+@group(0) @binding(2) var<storage, read> dy: array<{{ V ~ ("u32" if PAIRS is defined and T2 == "f16" else T2) ~ E }}>;
 {% endif %}
 @group(0) @binding(3) var<storage, read> lse: array<f32>;
 @group(0) @binding(4) var<storage, {{ "read_write" if QUERY else "read" }}> delta: array<f32>;

@@ -1,4 +1,5 @@
-// Bindings that the kernels of attention with blocks of queries share. IMAGE, where a kernel says it: qkv is an image.
+// Bindings that the kernels of attention with blocks of queries share. Where a kernel says it, IMAGE: qkv is an image; PAIRS: its
+// halves are read as words, eight at a time.
 struct Params {
     groups: u32, t: u32, heads: u32, blocks: u32, capacity: u32, scale: f32,
 {% if BAND %}
@@ -14,7 +15,7 @@ struct Params {
 {% include "image.wgsl" %}
 @group(0) @binding(1) var qkv: texture_storage_2d<rgba32uint, read>;
 {% else %}
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ T1 }}>>;
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<{{ "u32" if PAIRS is defined and T1 == "f16" else T1 }}>>;
 {% endif %}
 @group(0) @binding(2) var<storage, read_write> o: array<vec4<{{ T2 }}>>;
 @group(0) @binding(3) var<storage, read_write> lse: array<f32>;

@@ -229,7 +229,7 @@ impl Operation for Attention {
         let tile = s.tile(cx, 2);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &o.all()]);
         let flops = self.flops(std::slice::from_ref(&qkv.ty), &[]);
-        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.words(keys.is_some()), vec4), flops);
+        let tiled = attention_kernels::choose(cx, s, Pass::Forward, (self.words(keys.is_some()), &[&qkv.all()], vec4), flops);
         let direct = tiled.is_none() && vec4 && attention_direct::fits(cx, s, &[&qkv]);
         let rows = if direct { attention_direct::blocks(s.t) } else { tile.blocks(s.t) };
         let blocks = tiled.map_or(rows, |block| block.blocks(s.t));

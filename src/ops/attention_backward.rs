@@ -43,7 +43,8 @@ impl Operation for AttentionBackward {
         let tile = s.tile(cx, 1);
         let vec4 = cx.vec4(s.d, &[&qkv.all(), &dqkv.all(), &o.all(), &dy.all()]);
         let flops = self.flops(std::slice::from_ref(&qkv.ty), &[]);
-        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.words(keys.is_some()), vec4), flops);
+        let read = [&qkv.all(), &dy.all()];
+        let tiled = attention_kernels::choose(cx, s, Pass::Backward, (self.0.words(keys.is_some()), &read, vec4), flops);
         let direct = tiled.is_none() && vec4 && attention_direct::fits(cx, s, &[&qkv, &dy]);
         let rows = if direct { attention_direct::blocks(s.t) } else { tile.blocks(s.t) };
         let blocks = tiled.map_or(rows, |block| block.blocks(s.t));

@@ -23,9 +23,10 @@ pub(super) struct Block {
 const FORWARD: [[usize; 3]; 5] = [[4, 1, 4], [4, 1, 2], [8, 1, 2], [2, 2, 2], [4, 2, 2]];
 const BACKWARD: [[usize; 3]; 5] = [[4, 1, 2], [4, 1, 1], [2, 1, 2], [2, 2, 2], [2, 2, 1]];
 
-/// Halves of padding behind a row in workgroup memory, and floats behind a row of scores, as in the shader.
+/// Halves of padding behind a row in workgroup memory, as in the shader.
 const PADDING: usize = 8;
-const SCORE_PADDING: usize = 4;
+/// Bytes of what the forward kernel's lanes tell each other.
+const FLAG: usize = 4;
 
 /// The blocks that the adapter can do for heads `d` wide; none where it has no such matrices.
 pub(super) fn blocks(caps: &Capabilities, d: usize, pass: Pass) -> Vec<Block> {
@@ -56,12 +57,14 @@ impl Block {
     /// Bytes of workgroup memory.
     fn memory(self, d: usize, pass: Pass) -> usize {
         let tile = |rows: usize| 2 * rows * (d + PADDING);
-        let own = tile(self.rows().max(self.wide()));
+        let (rows, wide) = (self.rows(), self.wide());
         let (tiles, scores) = match pass {
-            Pass::Forward => (own, self.wide()),
-            Pass::Backward => (own + tile(self.wide()), 2 * self.wide()),
+            Pass::Forward => (tile(rows.max(2 * wide)) + FLAG, wide),
+            Pass::Backward => (tile(rows.max(wide)) + tile(wide), 2 * wide),
         };
-        tiles + self.rows() * (4 * (scores + SCORE_PADDING) + 2 * (scores + PADDING))
+        // Floats of padding behind a row of scores, as in the shader.
+        let pad = if self.threads() <= rows { 4 } else { 8 };
+        tiles + rows * (4 * (scores + pad) + 2 * (scores + PADDING))
     }
 
     /// Whether the adapter has room for it, and each lane a share of a row of scores in whole vectors.

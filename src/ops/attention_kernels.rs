@@ -1,6 +1,6 @@
 //! Which kernel computes attention on which adapter.
 
-use super::{Lowering, Precision, attention::Sizes, attention_cooperative, attention_tiled};
+use super::{Lowering, Precision, Window, attention::Sizes, attention_cooperative, attention_tiled};
 use crate::gpu::{Capabilities, Kernel};
 
 /// Which of the two operations.
@@ -51,8 +51,15 @@ impl Blocked {
 }
 
 /// The kernel to take; none for the one that holds rows in registers, which software adapters like better, and which does what
-/// others cannot: `vec4` says whether rows are read in vectors. `mask`: what is masked, in words.
-pub(super) fn choose(cx: &mut Lowering<'_>, s: Sizes, pass: Pass, (mask, vec4): (String, bool), flops: u64) -> Option<Blocked> {
+/// others cannot. `mask`: what is masked, in words. `read`: the rows that a workgroup walks over, and `vec4` whether these and all
+/// others are read in vectors.
+pub(super) fn choose(
+    cx: &mut Lowering<'_>,
+    s: Sizes,
+    pass: Pass,
+    (mask, read, vec4): (String, &[&Window], bool),
+    flops: u64,
+) -> Option<Blocked> {
     if !vec4 {
         return None;
     }
@@ -65,7 +72,8 @@ pub(super) fn choose(cx: &mut Lowering<'_>, s: Sizes, pass: Pass, (mask, vec4): 
     let rule = list.iter().position(fills).map_or(list.len(), |place| place + 1);
     let mixed = cx.precision == Precision::Mixed;
     // No rule takes one of these: they are experimental, so each is checked on the adapter at hand before it is used.
-    let cooperative = if mixed { attention_cooperative::blocks(cx.caps, s.d, pass) } else { Vec::new() };
+    let cooperative =
+        if mixed && cx.vectors(8, s.d, read) { attention_cooperative::blocks(cx.caps, s.d, pass) } else { Vec::new() };
     if cooperative.is_empty() && !cx.caps.software {
         // Nor one of these, as long as none was measured on a GPU. Where there are cooperative matrices, they are not worth the time
         // that each takes to compile.

@@ -318,7 +318,12 @@ impl<'a> Lowering<'a> {
 
     /// Whether `width` and the residuals of the windows allow `vec4` access.
     pub fn vec4(&self, width: usize, windows: &[&Window]) -> bool {
-        width % 4 == 0 && windows.iter().all(|w| self.residual(w) % 4 == 0)
+        self.vectors(4, width, windows)
+    }
+
+    /// Whether they allow access by `n` elements at a time.
+    pub fn vectors(&self, n: usize, width: usize, windows: &[&Window]) -> bool {
+        width % n == 0 && windows.iter().all(|w| self.residual(w) % n == 0)
     }
 
     /// A kernel with `WG` and `SUBGROUP` set for the reductions of `shared/reduce.wgsl`: one subgroup where the adapter
