@@ -26,8 +26,9 @@ var<workgroup> x: array<vec4<f16>, {{ [ROWS, 2 * WIDE]|max * LD // 4 }}>;
 // A row's padding takes what its results are divided by at the end.
 var<workgroup> scores: array<vec4<f32>, {{ ROWS * SCORES // 4 }}>;
 var<workgroup> probabilities: array<vec4<f16>, {{ ROWS * PROBS // 4 }}>;
-// Whether a row's reference moved in this step.
-var<workgroup> moved: atomic<u32>;
+// The first: whether a row's reference moved in this step. Sixteen bytes, as all sizes here are multiples of that: NVIDIA's compiler
+// puts these variables one behind the other, and matrices must be aligned to 16 bytes, which vectors of halves alone are not.
+var<workgroup> moved: array<atomic<u32>, 4>;
 
 @compute @workgroup_size({{ WG }})
 fn main(
@@ -87,7 +88,7 @@ fn main(
     for (var at = start; at < end; at = at + {{ WIDE }}u) {
         // These keys are there, the last values are done with.
         workgroupBarrier();
-        if (lane == 0u) { atomicStore(&moved, 0u); }
+        if (lane == 0u) { atomicStore(&moved[0], 0u); }
 {{ put("v_", "x", WIDE, T1, WIDE) }}
         if (at + {{ WIDE }}u < end) {
 {{ fetch("v_", "qkv", T1, "v_at", "(3u * c)", "(at + " ~ WIDE ~ "u)", WIDE) }}
@@ -135,7 +136,7 @@ fn main(
         reference = select(last, top - BELOW, top > last + MOST);
         let shrink = exp2(last - reference);
         // Without a key before there is no result to rescale.
-        if (reference > last && sum > 0.0) { atomicStore(&moved, 1u); }
+        if (reference > last && sum > 0.0) { atomicStore(&moved[0], 1u); }
         sum = sum * shrink;
 {% for i in range(SHARE) %}
         {
@@ -145,7 +146,7 @@ fn main(
         }
 {% endfor %}
         // With barriers, after which probabilities and values are there, too.
-        let rescale = workgroupUniformLoad(&moved);
+        let rescale = workgroupUniformLoad(&moved[0]);
         if (rescale != 0u) {
 {% for n0 in range(0, STEPS, COLUMNS) %}
 {% set count = [COLUMNS, STEPS - n0]|min %}

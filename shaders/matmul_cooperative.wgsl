@@ -75,11 +75,20 @@ fn fetch_{{ o }}(at: u32, row: u32, column: u32, rows: u32, columns: u32) -> {{ 
 {% set STORED = PLAIN and YVEC and T3 == "f32" %}
 {% set LEAVES = not (STORED and EVEN) %}
 {% if LEAVES %}
-var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * OUT * SIDE // 4 }}>;
+{# Vectors from a row to the next, apart by two against bank conflicts. #}
+{% set SLD = OUT * SIDE // 4 + 2 %}
+var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * SLD }}>;
 {% set FOURS = SIDE * OUT * SIDE // 4 %}
-{% set PRELOADS = RESIDUAL and YVEC %}
-{% if PRELOADS %}
 {% set ENDS = (FOURS + LANES - 1) // LANES %}
+{% set PRELOADS = RESIDUAL and YVEC %}
+{# Where vector number `i` of a subgroup's, of its lane, stands in `sums` and in the result. #}
+{% macro of_lane(i) %}
+        let i = lane + {{ i * LANES }}u;
+        let r = i / {{ OUT * SIDE // 4 }}u;
+        let m = m0 + r;
+        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
+{% endmacro %}
+{% if PRELOADS %}
 // What is to be added to the elements that a lane ends of OUT neighbouring matrices: all loads on their way before any is needed.
 struct Rest {
 {% for i in range(ENDS) %}
@@ -90,9 +99,7 @@ fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
     var rest = Rest();
 {% for i in range(ENDS) %}
     {
-        let i = lane + {{ i * LANES }}u;
-        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
-        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
+{{ of_lane(i) }}
         if ({{ "true" if EVEN else "m < p.m && n < p.n" }}) { rest.of{{ i }} = vec4<f32>({{ place("residual", "(y0 + m * p.ldy + n)") }}); }
     }
 {% endfor %}
@@ -101,22 +108,19 @@ fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
 {% endif %}
 // Ends the elements of OUT neighbouring matrices of a subgroup, which are in `sums`.
 fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32{{ ", rest: Rest" if PRELOADS else "" }}) {
-{% if PRELOADS %}
 {% for i in range(ENDS) %}
     {
-        let i = lane + {{ i * LANES }}u;
-        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
-        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
-        if (i < {{ FOURS }}u && m < p.m && n < p.n) { finish_onto(sums[subgroup * {{ FOURS }}u + i], rest.of{{ i }}, y0 + m * p.ldy + n, n); }
+{{ of_lane(i) }}
+        if ({{ "i < " ~ FOURS ~ "u" if FOURS % LANES else "true" }}{{ "" if EVEN else " && m < p.m" }}) {
+            let sum = sums[subgroup * {{ SIDE * SLD }}u + r * {{ SLD }}u + i % {{ OUT * SIDE // 4 }}u];
+{% if PRELOADS %}
+            {{ "" if EVEN else "if (n < p.n) " }}{ finish_onto(sum, rest.of{{ i }}, y0 + m * p.ldy + n, n); }
+{% else %}
+            finish_four(sum, y0 + m * p.ldy + n, n);
+{% endif %}
+        }
     }
 {% endfor %}
-{% else %}
-    for (var i = lane; i < {{ FOURS }}u; i = i + {{ LANES }}u) {
-        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
-        let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
-        if (m < p.m) { finish_four(sums[subgroup * {{ FOURS }}u + i], y0 + m * p.ldy + n, n); }
-    }
-{% endif %}
 }
 {% endif %}
 
@@ -253,7 +257,7 @@ fn main(
     workgroupBarrier();
 {% endif %}
 {% for i in range(OUT) %}
-    coopStoreT(s{{ r }}_{{ c + i }}, &sums[subgroup * {{ SIDE * OUT * SIDE // 4 }}u + {{ i * SIDE // 4 }}u], {{ OUT * SIDE // 4 }}u);
+    coopStoreT(s{{ r }}_{{ c + i }}, &sums[subgroup * {{ SIDE * SLD }}u + {{ i * SIDE // 4 }}u], {{ SLD }}u);
 {% endfor %}
     workgroupBarrier();
     leave(ends, lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u{{ (", rest" ~ r ~ "_" ~ c) if PRELOADS else "" }});

@@ -35,6 +35,11 @@ const TILES: [([usize; 2], [usize; 2], usize); 6] = [
 
 /// Halves of padding behind a row in workgroup memory, as in the shader.
 const PADDING: usize = 8;
+/// Numbers of padding behind a row of sums there, as in the shader.
+const SUMS_PADDING: usize = 8;
+/// Workgroup memory, bytes, with which two workgroups still share a multiprocessor of an H200: with 38 KB they did not, which
+/// costs a third of the rate.
+const SHARED: usize = 28 << 10;
 /// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
 
@@ -76,7 +81,7 @@ impl Tile {
         let [m, n] = self.sides();
         let padded = |long: usize, wide: usize| (long * (wide + PADDING)).max(wide * (long + PADDING));
         let operands = 2 * (padded(m, self.step()) + padded(n, self.step()));
-        operands + 4 * (self.threads() / self.lanes) * self.side * self.side * out
+        operands + 4 * (self.threads() / self.lanes) * self.side * (self.side * out + SUMS_PADDING)
     }
 
     fn fits(self, caps: &Capabilities) -> bool {
@@ -94,7 +99,7 @@ impl Tile {
 
     /// The variant. `even`: the product is made of whole tiles, and nothing needs a guard.
     pub(super) fn kernel(self, caps: &Capabilities, even: bool) -> Kernel {
-        let most = caps.workgroup_memory as usize;
+        let most = SHARED.min(caps.workgroup_memory as usize);
         let out = [4, 2, 1].into_iter().find(|&out| self.subgroup[1] % out == 0 && self.memory(out) <= most).unwrap_or(1);
         kernel!("matmul_cooperative")
             .with("SIDE", self.side as u32)
