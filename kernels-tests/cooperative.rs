@@ -418,8 +418,8 @@ fn attention_whose_scores_grow() {
             let make = |choice: Option<usize>| {
                 let mut c = Case::new();
                 let mut x = halves(&mut c, b * t * 3 * h * d);
-                // The gradient is to be a few times smaller than what queries and keys multiply its rounding by.
-                let w: Vec<_> = halves(&mut c, b * t * h * d).into_iter().map(|w| w / 8.0).collect();
+                // The gradient is to be smaller by some of what queries and keys, up to 23, multiply its rounding by.
+                let w: Vec<_> = halves(&mut c, b * t * h * d).into_iter().map(|w| w / 16.0).collect();
                 // The first number of a head makes it: of queries four times the scale's inverse, of keys a quarter of the part.
                 for (row, x) in x.chunks_exact_mut(3 * h * d).enumerate() {
                     for head in 0..h {

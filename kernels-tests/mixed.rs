@@ -53,6 +53,18 @@ fn check_on(
     c.check_with(engine, options, what, &outputs, ROUNDING);
 }
 
+/// A loss over many rows is a sum of parts, and larger than 16 bits can say.
+#[test]
+fn sums_of_single_numbers_stay_in_32_bits() {
+    let mut c = Case::new();
+    let (a, b) = (c.feed([1000], vec![40.25; 1000]), c.feed([1000], vec![40.5; 1000]));
+    let (a, b) = (ops::sum(&mut c.g, a).unwrap(), ops::sum(&mut c.g, b).unwrap());
+    let sum = ops::add(&mut c.g, a, b).unwrap();
+    let mean = ops::scale(&mut c.g, sum, 1.0 / 2000.0).unwrap();
+    let options = PlanOptions { precision: Precision::Mixed, no_fusion: true, ..PlanOptions::default() };
+    c.check_with(engine(), options, "mean by way of a sum", &[mean], Bound::Within(1e-6));
+}
+
 #[test]
 fn products_of_every_layout_and_size() {
     for (m, n, k) in [(1, 5, 3), (7, 64, 33), (12, 20, 16), (33, 65, 64), (70, 132, 20)] {

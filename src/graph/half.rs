@@ -13,7 +13,8 @@ use crate::{
 use std::collections::HashMap;
 
 /// How each piece of memory is stored: in 16 bits where every kernel that writes or reads it can. `outputs` the host reads, and it
-/// gives all inputs in 32 bits but `halves`.
+/// gives all inputs in 32 bits but `halves`. Single numbers stay as they are: they save nothing, and a sum over rows can be larger than
+/// 16 bits can say.
 pub(super) fn storages(
     nodes: &[Node],
     roots: &[Root],
@@ -37,7 +38,8 @@ pub(super) fn storages(
             half[operands[&node.inputs[i]].root] = false;
         }
         for (i, tensor) in node.outputs.iter().enumerate() {
-            half[operands[tensor].root] &= operands[tensor].ty.dtype == DType::F32 && node.op.half_output(i);
+            let ty = &operands[tensor].ty;
+            half[operands[tensor].root] &= ty.dtype == DType::F32 && ty.elements() > 1 && node.op.half_output(i);
         }
     }
     for tensor in outputs {

@@ -12,7 +12,10 @@ use crate::{
         self, DType, Decision, HostTensor, OpError, Packed, Precision, Recorder, Storage, Tensor, TensorType, random::threefry,
     },
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 /// Work below this many floating-point operations is not measured unasked: any kernel will do.
 const WORTH: u64 = 500_000_000;
@@ -291,7 +294,7 @@ struct Contest {
 }
 
 impl Contest {
-    /// Plans it, on operands stored as they are in the plan that wants to know.
+    /// Plans it, on operands stored as they are in the plan that wants to know, and with results that are.
     fn new(
         engine: &mut Engine,
         graph: &Graph,
@@ -312,10 +315,18 @@ impl Contest {
                 _ => g.input("x", ty),
             });
         }
-        let (mut all, mut samples) = (Vec::new(), Vec::new());
+        let (mut all, mut samples, mut factors) = (Vec::new(), Vec::new(), HashMap::new());
         for _ in choices {
             let mut parts = Vec::new();
-            for output in g.record(node.op.clone(), &inputs)? {
+            for (output, written) in g.record(node.op.clone(), &inputs)?.into_iter().zip(&decision.written) {
+                // What the host reads is not in 16 bits, but what another operation reads, which no kernel takes on, can be.
+                let output = if *written == Storage::F16 {
+                    let width = g.ty(output).shape.width();
+                    let factor = *factors.entry(width).or_insert_with(|| g.input("factor", TensorType::f32([width])));
+                    ops::mul(&mut g, output, factor)?
+                } else {
+                    output
+                };
                 let (part, sample) = compared(&mut g, output)?;
                 parts.push(part);
                 samples.extend(sample);
@@ -329,6 +340,9 @@ impl Contest {
         let mut plan = engine.compile(g, &all.concat(), &options)?;
         for (ids, rows) in samples {
             plan.set(ids, HostTensor::uints([rows.len()], rows))?;
+        }
+        for (width, factor) in factors {
+            plan.set(factor, noise(&TensorType::f32([width]), inputs.len() as u32))?;
         }
         for (seed, ((&input, &original), stored)) in inputs.iter().zip(&node.inputs).zip(&decision.stored).enumerate() {
             if stored.packing().is_none() {

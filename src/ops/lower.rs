@@ -168,10 +168,12 @@ pub struct Lowering<'a> {
 /// A choice between kernels.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The kind of work: operation, layout, sizes, and how inputs are stored where they need not all be in 32 bits.
+    /// The kind of work: operation, layout, sizes, and how inputs and outputs are stored where they need not all be in 32 bits.
     pub work: String,
     /// How each input is stored.
     pub stored: Vec<Storage>,
+    /// And each output: a kernel's way of leaving its results may cost as much as making them.
+    pub written: Vec<Storage>,
     /// The kernels that can do it; others are checked against the first.
     pub kernels: Vec<String>,
     /// The one that a rule of thumb takes.
@@ -189,6 +191,8 @@ const MOST_STAGED: u64 = 256 << 20;
 
 /// What kernels may differ by that only add up in another order: thousands of times what rounding does.
 const IN_ORDER: f64 = 1e-8;
+/// The same where results are rounded to 16 bits: four times what the farther neighbour everywhere would be.
+const ROUNDED: f64 = 1e-6;
 
 impl<'a> Lowering<'a> {
     /// A lowering of one operation. Scratch memory is numbered from `first_scratch`.
@@ -261,7 +265,11 @@ impl<'a> Lowering<'a> {
         }
         if self.precision == Precision::Mixed {
             work.push_str(" mixed");
-            work.extend(self.inputs.iter().map(|input| format!(" {}", 8 * input.storage.bytes())));
+            let bits = |operands: &[Operand]| operands.iter().map(|o| format!(" {}", 8 * o.storage.bytes())).collect::<String>();
+            work.push_str(&bits(&self.inputs));
+            if self.outputs.iter().any(|output| output.storage == Storage::F16) {
+                work.push_str(&format!(" to{}", bits(&self.outputs)));
+            }
         }
         for packing in self.inputs.iter().filter_map(|input| input.storage.packing()) {
             work.push_str(&format!(" {}", packing.format));
@@ -271,8 +279,11 @@ impl<'a> Lowering<'a> {
             return forced.min(kernels.len() - 1);
         }
         let measured = self.caps.tuning.best(&work, &kernels);
-        let stored = self.inputs.iter().map(|input| input.storage).collect();
-        self.decisions.push(Decision { work, stored, kernels, rule, measured, flops, error: error.unwrap_or(IN_ORDER) });
+        let [stored, written] = [&self.inputs, &self.outputs].map(|operands| operands.iter().map(|o| o.storage).collect());
+        // Where sums differ in their last bits, some results are rounded to the other neighbour.
+        let rounded = if self.outputs.iter().any(|output| output.storage == Storage::F16) { ROUNDED } else { 0.0 };
+        let error = error.unwrap_or(IN_ORDER).max(rounded);
+        self.decisions.push(Decision { work, stored, written, kernels, rule, measured, flops, error });
         measured.unwrap_or(rule)
     }
 

@@ -121,12 +121,13 @@ impl Operation for Skinny {
         let (inputs, outputs) = (std::mem::take(&mut cx.inputs), std::mem::take(&mut cx.outputs));
         let known = cx.decisions.len();
         let result = self.lower_with(cx, &inputs, &outputs);
-        // Kernels are measured with the operation's own inputs; a draw has no result that could be compared.
+        // Kernels are measured with the operation's own operands; a draw has no result that could be compared.
         if self.draw.is_some() {
             cx.decisions.truncate(known);
         }
         for decision in &mut cx.decisions[known..] {
             decision.stored = inputs.iter().map(|input| input.storage).collect();
+            decision.written = outputs.iter().map(|output| output.storage).collect();
         }
         (cx.inputs, cx.outputs) = (inputs, outputs);
         result
