@@ -329,14 +329,18 @@ fn tuning_checks_them_and_may_take_one() {
     let mut engine = Engine::on(Arc::new(gpu));
     let mut g = Graph::new();
     let (a, b) = (g.input("a", TensorType::f32([40, 48])), g.input("b", TensorType::f32([48, 36])));
+    let factors = g.input("factors", TensorType::f32([36]));
     let y = ops::matmul(&mut g, a, b).unwrap();
-    for halves in [vec![], vec![a, b]] {
+    // Another operation takes this in 16 bits.
+    let within = ops::mul(&mut g, y, factors).unwrap();
+    for (halves, result, ending) in [(vec![], y, "32 32"), (vec![a, b], y, "16 16"), (vec![a, b], within, "16 16 to 16")] {
         let options = PlanOptions { halves, ..mixed() };
-        let found = engine.tune(&g, &[y], &options, &mut |_, _| {}).unwrap();
+        let found = engine.tune(&g, &[result], &options, &mut |_, _| {}).unwrap();
         let [tuned] = &found[..] else { panic!("{found:?}") };
+        assert!(tuned.work.ends_with(ending), "{tuned:?} is not of {ending}");
         assert!(tuned.timings.keys().any(|name| name.starts_with("cooperative")), "{tuned:?}");
         assert!(tuned.timings.values().all(Option::is_some), "a kernel is wrong: {tuned:?}");
-        let decided = &decisions(&g, &[y], engine.capabilities().unwrap(), &options).unwrap()[0];
+        let decided = &decisions(&g, &[result], engine.capabilities().unwrap(), &options).unwrap()[0];
         assert_eq!(decided.measured.map(|i| decided.kernels[i].as_str()), tuned.best().map(|best| best.0));
     }
 }

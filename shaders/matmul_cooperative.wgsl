@@ -81,13 +81,13 @@ var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * SIDE * SLD }}>;
 {% set FOURS = SIDE * OUT * SIDE // 4 %}
 {% set ENDS = (FOURS + LANES - 1) // LANES %}
 {% set PRELOADS = RESIDUAL and YVEC %}
-{# Where vector number `i` of a subgroup's, of its lane, stands in `sums` and in the result. #}
-{% macro of_lane(i) %}
-        let i = lane + {{ i * LANES }}u;
-        let r = i / {{ OUT * SIDE // 4 }}u;
-        let m = m0 + r;
+{# Where vector number i of a subgroup's stands in the result. #}
+{% macro place_of_i() %}
+        let m = m0 + i / {{ OUT * SIDE // 4 }}u;
         let n = n0 + (i % {{ OUT * SIDE // 4 }}u) * 4u;
 {% endmacro %}
+{# And in `sums`. #}
+{% set SUM = "sums[subgroup * " ~ SIDE * SLD ~ "u + i / " ~ OUT * SIDE // 4 ~ "u * " ~ SLD ~ "u + i % " ~ OUT * SIDE // 4 ~ "u]" %}
 {% if PRELOADS %}
 // What is to be added to the elements that a lane ends of OUT neighbouring matrices: all loads on their way before any is needed.
 struct Rest {
@@ -99,7 +99,8 @@ fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
     var rest = Rest();
 {% for i in range(ENDS) %}
     {
-{{ of_lane(i) }}
+        let i = lane + {{ i * LANES }}u;
+{{ place_of_i() }}
         if ({{ "true" if EVEN else "m < p.m && n < p.n" }}) { rest.of{{ i }} = vec4<f32>({{ place("residual", "(y0 + m * p.ldy + n)") }}); }
     }
 {% endfor %}
@@ -108,19 +109,20 @@ fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
 {% endif %}
 // Ends the elements of OUT neighbouring matrices of a subgroup, which are in `sums`.
 fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32{{ ", rest: Rest" if PRELOADS else "" }}) {
+{% if PRELOADS %}
 {% for i in range(ENDS) %}
     {
-{{ of_lane(i) }}
-        if ({{ "i < " ~ FOURS ~ "u" if FOURS % LANES else "true" }}{{ "" if EVEN else " && m < p.m" }}) {
-            let sum = sums[subgroup * {{ SIDE * SLD }}u + r * {{ SLD }}u + i % {{ OUT * SIDE // 4 }}u];
-{% if PRELOADS %}
-            {{ "" if EVEN else "if (n < p.n) " }}{ finish_onto(sum, rest.of{{ i }}, y0 + m * p.ldy + n, n); }
-{% else %}
-            finish_four(sum, y0 + m * p.ldy + n, n);
-{% endif %}
-        }
+        let i = lane + {{ i * LANES }}u;
+{{ place_of_i() }}
+        if (i < {{ FOURS }}u && m < p.m && n < p.n) { finish_onto({{ SUM }}, rest.of{{ i }}, y0 + m * p.ldy + n, n); }
     }
 {% endfor %}
+{% else %}
+    for (var i = lane; i < {{ FOURS }}u; i = i + {{ LANES }}u) {
+{{ place_of_i() }}
+        if (m < p.m) { finish_four({{ SUM }}, y0 + m * p.ldy + n, n); }
+    }
+{% endif %}
 }
 {% endif %}
 
