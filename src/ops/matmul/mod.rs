@@ -285,7 +285,7 @@ impl Reference for MatMul {
             let last = inputs[self.inputs() - 1].f();
             y.iter_mut().zip(last).for_each(|(y, &x)| match rest {
                 Rest::Added => *y += x,
-                Rest::Derivative(form) => *y = *y * form.derivative(x),
+                Rest::Derivative(form) => *y *= form.derivative(x),
             });
         }
         let shape = &outputs[0].shape;
