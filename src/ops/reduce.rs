@@ -189,8 +189,14 @@ impl Operation for SumLeading {
         // Each pass sums groups of `part` rows; the last one writes the output. On a GPU several lanes share a column.
         loop {
             let columns = Columns::new(cx, width, &[&from.all(), &y.all()]);
-            // Fours of columns are a quarter as many lanes, so that parts are a quarter as long on a GPU, which wants many.
-            let part = if cx.caps.software { COLUMN_PART } else { STRANDS * STRAND_PART / columns.unit };
+            // Fours of columns are a quarter as many lanes, so that parts are a quarter as long on a GPU, which wants many; but what one part
+            // holds is not worth another pass.
+            let longest = STRANDS * STRAND_PART;
+            let part = match rows {
+                _ if cx.caps.software => COLUMN_PART,
+                _ if rows <= longest => longest,
+                _ => longest / columns.unit,
+            };
             let groups = rows.div_ceil(part).max(1);
             let to = if groups == 1 { y.clone() } else { cx.scratch(groups * width) };
             let most = (cx.max_elements() / width.max(1) / part).max(1);
