@@ -37,8 +37,8 @@ const TILES: [([usize; 2], [usize; 2], usize); 6] = [
 const PADDING: usize = 8;
 /// Numbers of padding behind a row of sums there, as in the shader.
 const SUMS_PADDING: usize = 8;
-/// Workgroup memory, bytes, with which two workgroups still share a multiprocessor of an H200: with 38 KB they did not, which
-/// costs a third of the rate.
+/// Workgroup memory, bytes, that a workgroup had better stay below: those of 38 KB lost a third of their rate on an H200, it seems because
+/// two of them did not share a multiprocessor.
 const SHARED: usize = 28 << 10;
 /// Elements that an invocation fetches at a time.
 const FETCH: usize = 8;
