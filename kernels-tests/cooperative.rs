@@ -345,6 +345,14 @@ fn tuning_checks_them_and_may_take_one() {
     }
 }
 
+/// Records attention, and the gradient of its sum weighted by `w`.
+fn attention(c: &mut Case, [qkv, w]: [Tensor; 2], heads: usize, mask: Mask) -> [Tensor; 2] {
+    let y = ops::attention(&mut c.g, qkv, heads, mask).unwrap();
+    let product = ops::mul(&mut c.g, y, w).unwrap();
+    let loss = ops::sum(&mut c.g, product).unwrap();
+    [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()]
+}
+
 /// Runs attention and its gradient, which `make` records as its two outputs, by each kernel with cooperative matrices, and notes
 /// their names.
 fn each_attention(what: &str, seen: &mut BTreeSet<String>, make: impl Fn(Option<usize>) -> (Case, [Tensor; 2], PlanOptions)) {
@@ -387,10 +395,7 @@ fn attention_and_its_gradient() {
                 // One text has no key at all, the other holes.
                 let keep = (0..b * t).map(|i| u32::from(i >= t && i % 3 != 1)).collect();
                 let keys = padded.then(|| c.ids([b, t], keep));
-                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band }).unwrap();
-                let product = ops::mul(&mut c.g, y, w).unwrap();
-                let loss = ops::sum(&mut c.g, product).unwrap();
-                let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
+                let outputs = attention(&mut c, [qkv, w], h, Mask { causal, keys, band });
                 let halves = if stored == In16 { vec![qkv, w] } else { vec![] };
                 (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves, ..mixed() })
             };
@@ -433,10 +438,7 @@ fn attention_whose_scores_grow() {
                 }
                 let (qkv, w) = (c.feed([b, t, 3 * h * d], x), c.feed([b, t, h * d], w));
                 let keys = (masked > 0).then(|| c.ids([b, t], (0..b * t).map(|i| u32::from(i % t >= masked)).collect()));
-                let y = ops::attention(&mut c.g, qkv, h, Mask { causal, keys, band }).unwrap();
-                let product = ops::mul(&mut c.g, y, w).unwrap();
-                let loss = ops::sum(&mut c.g, product).unwrap();
-                let outputs = [y, gradients(&mut c.g, loss, &[qkv]).unwrap()[0].unwrap()];
+                let outputs = attention(&mut c, [qkv, w], h, Mask { causal, keys, band });
                 (c, outputs, PlanOptions { choices: choice.into_iter().collect(), halves: vec![qkv, w], ..mixed() })
             };
             let what = format!("attention whose scores {word}, causal {causal}, the first {masked} masked, band {band:?}");

@@ -17,6 +17,7 @@ enable wgpu_cooperative_matrix;
 {% set PAIRS = true %}
 {% set T_Y = T1 if QUERY else T2 %}
 {% include "attention_backward_bindings.wgsl" %}
+{% include "halves.wgsl" %}
 // Probabilities are kept times 2^10, so that small ones are no smaller than 16 bits can say; tuning, whose log-sum-exps are not those
 // of its scores, has some beyond 1.
 const LARGER = 1024.0;
@@ -91,8 +92,8 @@ fn main(
     for (var i = lane % {{ SHARED }}u; i < {{ EIGHTS }}u; i = i + {{ SHARED }}u) {
 {% if T2 == "f16" %}
         let y_ = dy[row_dy_at + i];
-        let low_dy = vec4<f32>(unpack2x16float(y_.x), unpack2x16float(y_.y));
-        let high_dy = vec4<f32>(unpack2x16float(y_.z), unpack2x16float(y_.w));
+        let low_dy = widened(y_.xy);
+        let high_dy = widened(y_.zw);
 {% else %}
         let low_dy = vec4<f32>(dy[(row_dy_at + i) * 2u]);
         let high_dy = vec4<f32>(dy[(row_dy_at + i) * 2u + 1u]);

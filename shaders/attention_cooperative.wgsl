@@ -14,6 +14,7 @@ enable wgpu_cooperative_matrix;
 {% set PROBS = WIDE + 8 %}
 {% set PAIRS = true %}
 {% include "attention_bindings.wgsl" %}
+{% include "halves.wgsl" %}
 const LOG2E = 1.4426950408889634;
 // A reference is set 9 below the largest score, so that a row's largest probability is 2^9 at first, and small ones are no smaller
 // than 16 bits can say. It stays as long as none is larger than 2^15. Before a row has a key it is below all scores, but so far above

@@ -22,10 +22,7 @@ enable wgpu_cooperative_matrix;
 struct Eight { lo: vec4<f32>, hi: vec4<f32> }
 {% set A_EIGHT = "vec4<u32>" if A_PACKED else "Eight" %}
 {% set B_EIGHT = "vec4<u32>" if B_PACKED else "Eight" %}
-// naga has no bitcast to halves, but compilers know that halves made wider and narrow again are what they were.
-fn halves(two: vec2<u32>) -> vec4<f16> {
-    return vec4<f16>(vec4<f32>(unpack2x16float(two.x), unpack2x16float(two.y)));
-}
+{% include "halves.wgsl" %}
 {% include "matmul_bindings.wgsl" %}
 {% include "epilogue.wgsl" %}
 {# What is stored beside each other is m or k, n or k. #}

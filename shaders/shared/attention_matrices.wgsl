@@ -18,10 +18,9 @@
 {% set PAD = 4 if SHARED == 1 else 8 %}
 {% macro part_of_row(i) %}lane % {{ SHARED }}u + {{ i * SHARED }}u{% endmacro %}
 
-{# The two fours of eight numbers that were read, as halves: NVIDIA's compiler makes nothing of this, where the numbers are halves in
-   storage, and moves 16 bytes at a time. (Of 8-byte loads of vectors of halves it makes 8-byte loads.) #}
-{% macro low(x, type) %}{% if type == "f16" %}vec4<f16>(vec4<f32>(unpack2x16float({{ x }}.x), unpack2x16float({{ x }}.y))){% else %}vec4<f16>({{ x }}l){% endif %}{% endmacro %}
-{% macro high(x, type) %}{% if type == "f16" %}vec4<f16>(vec4<f32>(unpack2x16float({{ x }}.z), unpack2x16float({{ x }}.w))){% else %}vec4<f16>({{ x }}h){% endif %}{% endmacro %}
+{# The two fours of eight numbers that were read, as halves. #}
+{% macro low(x, type) %}{% if type == "f16" %}halves({{ x }}.xy){% else %}vec4<f16>({{ x }}l){% endif %}{% endmacro %}
+{% macro high(x, type) %}{% if type == "f16" %}halves({{ x }}.zw){% else %}vec4<f16>({{ x }}h){% endif %}{% endmacro %}
 {# Eights that a lane has of a block of `count` rows. #}
 {% macro loads(count) %}{{ (count * EIGHTS + WG - 1) // WG }}{% endmacro %}
 

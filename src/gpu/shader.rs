@@ -54,7 +54,7 @@ macro_rules! kernel {
 pub const ELEMENT_TYPES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10"];
 
 /// Files that kernels include.
-const SHARED: [(&str, &str); 18] = [
+const SHARED: [(&str, &str); 19] = [
     ("advance.wgsl", include_str!("../../shaders/shared/advance.wgsl")),
     ("draw.wgsl", include_str!("../../shaders/shared/draw.wgsl")),
     ("attention_bindings.wgsl", include_str!("../../shaders/shared/attention_bindings.wgsl")),
@@ -63,6 +63,7 @@ const SHARED: [(&str, &str); 18] = [
     ("attention_matrices.wgsl", include_str!("../../shaders/shared/attention_matrices.wgsl")),
     ("attention_tile.wgsl", include_str!("../../shaders/shared/attention_tile.wgsl")),
     ("epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
+    ("halves.wgsl", include_str!("../../shaders/shared/halves.wgsl")),
     ("image.wgsl", include_str!("../../shaders/shared/image.wgsl")),
     ("gelu.wgsl", include_str!("../../shaders/shared/gelu.wgsl")),
     ("matmul_bindings.wgsl", include_str!("../../shaders/shared/matmul_bindings.wgsl")),

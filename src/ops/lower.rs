@@ -263,11 +263,12 @@ impl<'a> Lowering<'a> {
         if kernels.len() < 2 {
             return 0;
         }
+        let narrow = self.outputs.iter().any(|output| output.storage == Storage::F16);
         if self.precision == Precision::Mixed {
             work.push_str(" mixed");
             let bits = |operands: &[Operand]| operands.iter().map(|o| format!(" {}", 8 * o.storage.bytes())).collect::<String>();
             work.push_str(&bits(&self.inputs));
-            if self.outputs.iter().any(|output| output.storage == Storage::F16) {
+            if narrow {
                 work.push_str(&format!(" to{}", bits(&self.outputs)));
             }
         }
@@ -281,8 +282,7 @@ impl<'a> Lowering<'a> {
         let measured = self.caps.tuning.best(&work, &kernels);
         let [stored, written] = [&self.inputs, &self.outputs].map(|operands| operands.iter().map(|o| o.storage).collect());
         // Where sums differ in their last bits, some results are rounded to the other neighbour.
-        let rounded = if self.outputs.iter().any(|output| output.storage == Storage::F16) { ROUNDED } else { 0.0 };
-        let error = error.unwrap_or(IN_ORDER).max(rounded);
+        let error = error.unwrap_or(IN_ORDER).max(if narrow { ROUNDED } else { 0.0 });
         self.decisions.push(Decision { work, stored, written, kernels, rule, measured, flops, error });
         measured.unwrap_or(rule)
     }

@@ -21,9 +21,8 @@ pub(super) struct Tile {
     lanes: usize,
 }
 
-/// Group, subgroup, k. Large tiles do more arithmetic for each load (with 16 x 16 matrices
-/// 64x64 of a subgroup fill its registers), small ones fill the adapter sooner. Each was the fastest for something on an H100, when
-/// 33 were timed in turn, or is small.
+/// Group, subgroup, k. Large tiles do more arithmetic for each load (with 16 x 16 matrices 64x64 of a subgroup fill its registers),
+/// small ones fill the adapter sooner. Each was the fastest for something on an H100, when 33 were timed in turn, or is small.
 const TILES: [([usize; 2], [usize; 2], usize); 6] = [
     ([2, 2], [1, 2], 2),
     ([4, 4], [2, 2], 2),
