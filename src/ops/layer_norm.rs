@@ -1,6 +1,7 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton, "Layer normalization", 2016).
 
-use super::{matmul::normalised, reduce::Columns, *};
+use super::{elementwise::is_residual_add, matmul::normalised, reduce::Columns, *};
+use crate::gpu::{Access, Kernel};
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
@@ -14,6 +15,15 @@ const MOST_HELD: u32 = 32;
 fn held(units: usize, lanes: u32) -> u32 {
     let each = units as u32 / lanes;
     if units as u32 % lanes == 0 && each <= MOST_HELD { each } else { 0 }
+}
+
+/// Rows that a workgroup goes through on software adapters: it loads gamma and beta once.
+const SOFTWARE_ROWS: usize = 8;
+
+/// Adds a dispatch of a kernel of rows, whose number is the first of `params`.
+fn over_rows(cx: &mut Lowering<'_>, kernel: Kernel, windows: &[(Window, Access)], params: &[u32]) -> Result<(), OpError> {
+    let rows = if cx.caps.software { SOFTWARE_ROWS } else { 1 };
+    cx.dispatch(kernel.with("ROWS", rows as u32), windows, params, (params[0] as usize).div_ceil(rows))
 }
 
 /// `x [.., w], gamma [w], beta [w] -> y [.., w], mean [..], rstd [..]`
@@ -32,9 +42,12 @@ pub(super) struct Normalised {
     pub epsilon: f32,
 }
 
-/// `dy [.., w], x [.., w], gamma [w], mean [..], rstd [..] -> dx [.., w]`
+/// `dy [.., w], x [.., w], gamma [w], mean [..], rstd [..], another gradient of x [.., w] or none -> dx [.., w]`
 #[derive(Debug)]
-struct LayerNormInput;
+struct LayerNormInput {
+    /// Another gradient of the same tensor is added: that of the residual connection around the block that begins with the norm.
+    added: bool,
+}
 
 /// `dy [.., w], x [.., w], mean [..], rstd [..] -> [blocks, 2, w]`: of each block of [`COLUMN_PART`] rows, the gradients of
 /// gamma and of beta.
@@ -76,7 +89,7 @@ impl Operation for LayerNorm {
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None, None, None]) };
         let (x, gamma, mean, rstd) = (node.inputs[0], node.inputs[1], node.outputs[1], node.outputs[2]);
-        let dx = if node.wanted[0] { Some(record_one(g, LayerNormInput, &[dy, x, gamma, mean, rstd])?) } else { None };
+        let dx = if node.wanted[0] { Some(record_one(g, LayerNormInput { added: false }, &[dy, x, gamma, mean, rstd])?) } else { None };
         if !node.wanted[1] && !node.wanted[2] {
             return Ok(vec![dx, None, None]);
         }
@@ -115,7 +128,7 @@ impl Operation for LayerNorm {
             let (gamma, beta) = (gamma.all(), beta.all());
             let vec4 = cx.vec4(width, &[&from, &to, &gamma, &beta]);
             let units = if vec4 { width / 4 } else { width };
-            let params = [units as u32, (1.0 / width as f32).to_bits(), self.epsilon.to_bits()];
+            let params = [range.len() as u32, units as u32, (1.0 / width as f32).to_bits(), self.epsilon.to_bits()];
             let windows = [
                 from.read(),
                 gamma.read(),
@@ -124,7 +137,7 @@ impl Operation for LayerNorm {
                 mean.rows(range.clone(), 1).write(),
                 rstd.rows(range.clone(), 1).write(),
             ];
-            cx.dispatch(kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params, range.len())?;
+            over_rows(cx, kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params)?;
         }
         Ok(())
     }
@@ -153,7 +166,7 @@ impl Operation for LayerNormInput {
         "layer_norm_input"
     }
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, OpError> {
-        expect(inputs, "fffff")?;
+        expect(inputs, if self.added { "ffffff" } else { "fffff" })?;
         ensure(inputs[0].shape == inputs[1].shape, || "the gradient has another shape than the output".into())?;
         Ok(vec![inputs[1].clone()])
     }
@@ -161,10 +174,14 @@ impl Operation for LayerNormInput {
         12 * inputs[0].elements() as u64
     }
     fn half_input(&self, i: usize) -> Half {
-        if i < 2 { Half::Accepted } else { Half::Never }
+        if i < 2 || i == 5 { Half::Accepted } else { Half::Never }
     }
     fn half_output(&self, _i: usize) -> bool {
         true
+    }
+    fn absorb(&self, next: &dyn Operation, position: usize, types: &[TensorType], keep: bool) -> Option<Absorbed> {
+        let fits = !keep && !self.added && is_residual_add(next, types);
+        fits.then(|| Absorbed { op: Arc::new(Self { added: true }), extra_inputs: vec![1 - position], drops: false })
     }
     fn lower(&self, cx: &mut Lowering<'_>) -> Result<(), OpError> {
         let (dy, x, gamma, mean, rstd) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.input(4));
@@ -173,13 +190,17 @@ impl Operation for LayerNormInput {
         let (kernel, lanes) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
         for range in cx.row_ranges(rows, width)? {
             let [dy, x, dx] = [&dy, &x, &dx].map(|t| t.rows(range.clone(), width));
+            let added = self.added.then(|| cx.input(5).rows(range.clone(), width));
             let gamma = gamma.all();
-            let vec4 = cx.vec4(width, &[&dy, &x, &gamma, &dx]);
+            let vec4 = cx.vec4(width, &[&dy, &x, &gamma, &dx].into_iter().chain(&added).collect::<Vec<_>>());
             let units = if vec4 { width / 4 } else { width };
-            let params = [units as u32, (1.0 / width as f32).to_bits()];
+            let params = [range.len() as u32, units as u32, (1.0 / width as f32).to_bits()];
             let (mean, rstd) = (mean.rows(range.clone(), 1), rstd.rows(range.clone(), 1));
-            let windows = [dy.read(), x.read(), gamma.read(), mean.read(), rstd.read(), dx.write()];
-            cx.dispatch(kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params, range.len())?;
+            let mut windows = vec![dy.read(), x.read(), gamma.read(), mean.read(), rstd.read()];
+            windows.extend(added.map(Window::read));
+            windows.push(dx.write());
+            let kernel = kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)).with("ADDED", self.added);
+            over_rows(cx, kernel, &windows, &params)?;
         }
         Ok(())
     }
@@ -197,6 +218,9 @@ impl Reference for LayerNormInput {
             let mean_d = d.iter().copied().sum::<T>() / n;
             let mean_dh = d.iter().zip(&h).map(|(&d, &h)| d * h).sum::<T>() / n;
             dx.extend(d.iter().zip(&h).map(|(&d, &h)| rstd * (d - mean_d - h * mean_dh)));
+        }
+        if let Some(added) = inputs.get(5) {
+            dx.iter_mut().zip(added.f()).for_each(|(dx, &added)| *dx = *dx + added);
         }
         vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
     }
