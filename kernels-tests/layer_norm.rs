@@ -1,9 +1,9 @@
 //! Layer norm over the last dimension.
 
-use crate::harness::{AWKWARD, Bound, Case};
+use crate::harness::{AWKWARD, Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
-    graph::{Graph, gradients},
-    ops::{self, Recorder, Tensor, TensorType},
+    graph::{Graph, PlanOptions, gradients, kernels},
+    ops::{self, Precision, Recorder, Tensor, TensorType},
 };
 
 const EPSILON: f32 = 1e-5;
@@ -60,6 +60,35 @@ fn gradients_that_are_not_wanted_are_not_computed() {
         // One node for dx; one, its sum and two views for each parameter; and the gradient of the sum, two nodes.
         assert_eq!(c.g.nodes().len() - before, nodes + 2, "input {which}");
         c.check(&format!("gradient {which} alone"), &[grad], Bound::Within(1e-4));
+    }
+}
+
+/// x + layer_norm(x), as around the blocks of GPT-2: x has two gradients, which one kernel makes and adds.
+#[test]
+fn the_gradient_beside_a_norm_is_added_to_its_own() {
+    for precision in [Precision::F32, Precision::Mixed] {
+        for (make, width) in [(engine as fn() -> _, 64), (engine, 33), (engine_as_hardware, 64), (engine_as_hardware, 5)] {
+            let engine = make();
+            let (mut c, y, [x, gamma, beta]) = case([13, width]);
+            let sum = ops::add(&mut c.g, x, y).unwrap();
+            let w = c.input([13, width]);
+            let product = ops::mul(&mut c.g, sum, w).unwrap();
+            let loss = ops::sum(&mut c.g, product).unwrap();
+            let grads: Vec<_> = gradients(&mut c.g, loss, &[x, gamma, beta]).unwrap().into_iter().flatten().collect();
+            let options = PlanOptions { precision, ..PlanOptions::default() };
+            let made = kernels(&c.g, &grads, engine.capabilities().unwrap(), &options).unwrap();
+            let labels: Vec<_> = made.iter().map(|k| k.label()).collect();
+            assert!(labels.iter().any(|l| l.contains("layer_norm_input{ADDED")), "{labels:?}");
+            assert!(!labels.iter().any(|l| l.contains("OP=+")), "{labels:?}");
+            let bound = if precision == Precision::F32 { Bound::Within(1e-4) } else { Bound::Within(2e-2) };
+            c.check_with(
+                engine,
+                options,
+                &format!("a norm of width {width} and what is beside it, {precision:?}"),
+                &grads,
+                bound,
+            );
+        }
     }
 }
 

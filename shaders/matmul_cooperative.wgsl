@@ -92,7 +92,7 @@ struct Rest {
     of{{ i }}: vec4<f32>,
 {% endfor %}
 }
-fn rest_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
+fn rests_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
     var rest = Rest();
 {% for i in range(ENDS) %}
     {
@@ -111,7 +111,7 @@ fn leave(subgroup: u32, lane: u32, y0: u32, m0: u32, n0: u32{{ ", rest: Rest" if
     {
         let i = lane + {{ i * LANES }}u;
 {{ place_of_i() }}
-        if (i < {{ FOURS }}u && m < p.m && n < p.n) { finish_onto({{ SUM }}, rest.of{{ i }}, y0 + m * p.ldy + n, n); }
+        if (i < {{ FOURS }}u && m < p.m && n < p.n) { finish_onto({{ SUM }}, shift_of(n), rest.of{{ i }}, y0 + m * p.ldy + n); }
     }
 {% endfor %}
 {% else %}
@@ -250,7 +250,7 @@ fn main(
 {% for r in range(SM) %}
 {% for c in range(0, SN, OUT) %}
 {% if PRELOADS %}
-    let rest{{ r }}_{{ c }} = rest_of(lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u);
+    let rest{{ r }}_{{ c }} = rests_of(lane % {{ LANES }}u, y0, first_m + {{ r * SIDE }}u, first_n + {{ c * SIDE }}u);
 {% endif %}
 {% if not loop.first or r > 0 %}
     workgroupBarrier();

@@ -43,9 +43,12 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     let tiles = p.tiles_m * p.tiles_n;
     let batch = g / tiles;
     let tile = g % tiles;
-    // Neighbouring workgroups share the panel of b.
-    let m0 = (tile % p.tiles_m) * {{ ROWS }}u;
-    let n0 = (tile / p.tiles_m) * {{ 4 * LANES * COLS }}u + lane * 4u;
+    // Neighbouring workgroups share the panel of the larger operand, so that it comes from memory once; the other one stays in caches.
+    let across = p.m > p.n;
+    let tile_m = select(tile % p.tiles_m, tile / p.tiles_n, across);
+    let tile_n = select(tile / p.tiles_m, tile % p.tiles_n, across);
+    let m0 = tile_m * {{ ROWS }}u;
+    let n0 = tile_n * {{ 4 * LANES * COLS }}u + lane * 4u;
     let a_at = p.a_at + batch * p.a_batch;
     let b_at = p.b_at + batch * p.b_batch;
 {# Rows and columns beyond the edge repeat the last one, and are not written. #}
@@ -151,11 +154,21 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     }
 {% endif %}
     let y0 = batch * p.y_batch;
+{% for c in range(COLS) %}
+    let n_{{ c }} = n0 + {{ 4 * LANES * c }}u;
+{% if YVEC %}
+    let shift_{{ c }} = shift_of(min(n_{{ c }}, p.n - 4u));
+{% endif %}
+{% endfor %}
 {% for r in range(ROWS) %}
     if (m0 + {{ r }}u < p.m) {
         let at = y0 + (m0 + {{ r }}u) * p.ldy;
 {% for c in range(COLS) %}
-        finish_four(s{{ r }}_{{ c }}, at + n0 + {{ 4 * LANES * c }}u, n0 + {{ 4 * LANES * c }}u);
+{% if YVEC %}
+        if (n_{{ c }} < p.n) { finish_onto(s{{ r }}_{{ c }}, shift_{{ c }}, rest_of(at + n_{{ c }}), at + n_{{ c }}); }
+{% else %}
+        finish_four(s{{ r }}_{{ c }}, at + n_{{ c }}, n_{{ c }});
+{% endif %}
 {% endfor %}
     }
 {% endfor %}

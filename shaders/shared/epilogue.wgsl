@@ -11,14 +11,19 @@
 {% macro of_each(function, v) %}{% if YVEC %}vec4<f32>({{ function }}({{ v }}.x), {{ function }}({{ v }}.y), {{ function }}({{ v }}.z), {{ function }}({{ v }}.w)){% else %}{{ function }}({{ v }}){% endif %}{% endmacro %}
 {% macro stored(type) %}{{ "vec4<" ~ type ~ ">" if YVEC else type }}{% endmacro %}
 {% macro place(name, index) %}{{ name }}[{% if YVEC %}(p.{{ name }}_at + {{ index }}) / 4u{% else %}p.{{ name }}_at + {{ index }}{% endif %}]{% endmacro %}
-// The same with the residual's element at hand.
-fn finish_onto(sum: {{ T }}, rest: {{ T }}, at: u32, n: u32) {
+{% macro read(name, index) %}{{ T }}({{ place(name, index) }}){% endmacro %}
+// What is added to all of column n.
+fn shift_of(n: u32) -> {{ T }} { return {{ read("bias", "n") if BIAS else T ~ "()" }}; }
+// What there is beside the sum at place `at`.
+fn rest_of(at: u32) -> {{ T }} { return {{ read("residual", "at") if RESIDUAL else T ~ "()" }}; }
+// The result at place `at`, with those two at hand.
+fn finish_onto(sum: {{ T }}, shift: {{ T }}, rest: {{ T }}, at: u32) {
     var value = p.alpha * sum;
 {% if ACC %}
-    value = value + {{ T }}({{ place("y", "at") }});
+    value = value + {{ read("y", "at") }};
 {% endif %}
 {% if BIAS %}
-    value = value + {{ T }}({{ place("bias", "n") }});
+    value = value + shift;
 {% endif %}
 {% if KEEP %}
     {{ place("pre", "at") }} = {{ stored(types[2 + BIAS + RESIDUAL + 1]) }}(value);
@@ -33,9 +38,7 @@ fn finish_onto(sum: {{ T }}, rest: {{ T }}, at: u32, n: u32) {
 {% endif %}
     {{ place("y", "at") }} = {{ stored(T3) }}(value);
 }
-fn finish(sum: {{ T }}, at: u32, n: u32) {
-    finish_onto(sum, {{ (T ~ "(" ~ place("residual", "at") ~ ")") if RESIDUAL else (T ~ "()") }}, at, n);
-}
+fn finish(sum: {{ T }}, at: u32, n: u32) { finish_onto(sum, shift_of(n), rest_of(at), at); }
 // Four neighbouring columns from n, of which those beyond the edge are not written.
 fn finish_four(sum: vec4<f32>, at: u32, n: u32) {
 {% if YVEC %}

@@ -89,7 +89,11 @@ impl Operation for LayerNorm {
     fn backward(&self, g: &mut dyn Recorder, node: &Recorded<'_>) -> Result<Vec<Option<Tensor>>, OpError> {
         let Some(dy) = node.grads[0] else { return Ok(vec![None, None, None]) };
         let (x, gamma, mean, rstd) = (node.inputs[0], node.inputs[1], node.outputs[1], node.outputs[2]);
-        let dx = if node.wanted[0] { Some(record_one(g, LayerNormInput { added: false }, &[dy, x, gamma, mean, rstd])?) } else { None };
+        let dx = if node.wanted[0] {
+            Some(record_one(g, LayerNormInput { added: false }, &[dy, x, gamma, mean, rstd])?)
+        } else {
+            None
+        };
         if !node.wanted[1] && !node.wanted[2] {
             return Ok(vec![dx, None, None]);
         }
