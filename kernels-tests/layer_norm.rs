@@ -63,6 +63,26 @@ fn gradients_that_are_not_wanted_are_not_computed() {
     }
 }
 
+/// GPUs have a choice of how many rows a workgroup goes through.
+#[test]
+fn several_rows_a_workgroup() {
+    for (width, choice) in [(32, 1), (20, 0), (7, 1)] {
+        let (mut c, y, [x, gamma, beta]) = case([2051, width]);
+        let w = c.input([2051, width]);
+        let product = ops::mul(&mut c.g, y, w).unwrap();
+        let loss = ops::sum(&mut c.g, product).unwrap();
+        let mut outputs = vec![y];
+        outputs.extend(gradients(&mut c.g, loss, &[x, gamma, beta]).unwrap().into_iter().flatten());
+        let options = PlanOptions { choices: vec![choice], ..PlanOptions::default() };
+        let made = kernels(&c.g, &outputs, engine_as_hardware().capabilities().unwrap(), &options).unwrap();
+        let rows = format!("ROWS={}", [1, 4][choice]);
+        for kernel in ["layer_norm{", "layer_norm_input{"] {
+            assert!(made.iter().any(|k| k.label().contains(kernel) && k.label().contains(&rows)), "{kernel} {rows}");
+        }
+        c.check_with(engine_as_hardware(), options, &format!("layer_norm [2051,{width}], {rows}"), &outputs, Bound::Nmse);
+    }
+}
+
 /// x + layer_norm(x), as around the blocks of GPT-2: x has two gradients, which one kernel makes and adds.
 #[test]
 fn the_gradient_beside_a_norm_is_added_to_its_own() {

@@ -1,7 +1,6 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton, "Layer normalization", 2016).
 
 use super::{elementwise::is_residual_add, matmul::normalised, reduce::Columns, *};
-use crate::gpu::{Access, Kernel};
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
@@ -17,13 +16,23 @@ fn held(units: usize, lanes: u32) -> u32 {
     if units as u32 % lanes == 0 && each <= MOST_HELD { each } else { 0 }
 }
 
-/// Rows that a workgroup goes through on software adapters: it loads gamma and beta once.
+/// Rows that a workgroup goes through, so that it loads gamma and beta once for all of them: on software adapters.
 const SOFTWARE_ROWS: usize = 8;
+/// On GPUs, where gamma and beta come from caches as fast as rows come from memory, but workgroups wait: the first unless measured.
+const GPU_ROWS: [usize; 2] = [1, 4];
+/// With fewer rows than these there are not enough workgroups of more than one.
+const MANY_ROWS: usize = 2048;
 
-/// Adds a dispatch of a kernel of rows, whose number is the first of `params`.
-fn over_rows(cx: &mut Lowering<'_>, kernel: Kernel, windows: &[(Window, Access)], params: &[u32]) -> Result<(), OpError> {
-    let rows = if cx.caps.software { SOFTWARE_ROWS } else { 1 };
-    cx.dispatch(kernel.with("ROWS", rows as u32), windows, params, (params[0] as usize).div_ceil(rows))
+/// Rows of a workgroup of `name`'s kernel for `x`.
+fn rows_of_group(cx: &mut Lowering<'_>, name: &str, x: &TensorType, flops: u64) -> usize {
+    let (rows, width) = (x.shape.rows(), x.shape.width());
+    if cx.caps.software {
+        return SOFTWARE_ROWS;
+    } else if rows < MANY_ROWS {
+        return GPU_ROWS[0];
+    }
+    let names = GPU_ROWS.map(|n| format!("{n} rows a workgroup"));
+    GPU_ROWS[cx.choose(format!("{name} {rows}x{width}"), names.to_vec(), 0, flops)]
 }
 
 /// `x [.., w], gamma [w], beta [w] -> y [.., w], mean [..], rstd [..]`
@@ -127,6 +136,8 @@ impl Operation for LayerNorm {
         let (y, mean, rstd) = (cx.output(0), cx.output(1), cx.output(2));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let (kernel, lanes) = cx.reducing(kernel!("layer_norm"), PORTABLE_LANES);
+        let each = rows_of_group(cx, self.name(), &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
+        let kernel = kernel.with("ROWS", each as u32);
         for range in cx.row_ranges(rows, width)? {
             let (from, to) = (x.rows(range.clone(), width), y.rows(range.clone(), width));
             let (gamma, beta) = (gamma.all(), beta.all());
@@ -141,7 +152,8 @@ impl Operation for LayerNorm {
                 mean.rows(range.clone(), 1).write(),
                 rstd.rows(range.clone(), 1).write(),
             ];
-            over_rows(cx, kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)), &windows, &params)?;
+            let kernel = kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes));
+            cx.dispatch(kernel, &windows, &params, range.len().div_ceil(each))?;
         }
         Ok(())
     }
@@ -192,6 +204,8 @@ impl Operation for LayerNormInput {
         let dx = cx.output(0);
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let (kernel, lanes) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
+        let each = rows_of_group(cx, self.name(), &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
+        let kernel = kernel.with("ROWS", each as u32);
         for range in cx.row_ranges(rows, width)? {
             let [dy, x, dx] = [&dy, &x, &dx].map(|t| t.rows(range.clone(), width));
             let added = self.added.then(|| cx.input(5).rows(range.clone(), width));
@@ -204,7 +218,7 @@ impl Operation for LayerNormInput {
             windows.extend(added.map(Window::read));
             windows.push(dx.write());
             let kernel = kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)).with("ADDED", self.added);
-            over_rows(cx, kernel, &windows, &params)?;
+            cx.dispatch(kernel, &windows, &params, range.len().div_ceil(each))?;
         }
         Ok(())
     }
