@@ -54,12 +54,13 @@ macro_rules! kernel {
 pub const ELEMENT_TYPES: [&str; 10] = ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10"];
 
 /// Files that kernels include.
-const SHARED: [(&str, &str); 19] = [
+const SHARED: &[(&str, &str)] = &[
     ("advance.wgsl", include_str!("../../shaders/shared/advance.wgsl")),
     ("draw.wgsl", include_str!("../../shaders/shared/draw.wgsl")),
     ("attention_bindings.wgsl", include_str!("../../shaders/shared/attention_bindings.wgsl")),
     ("attention_backward_bindings.wgsl", include_str!("../../shaders/shared/attention_backward_bindings.wgsl")),
     ("attention_images.wgsl", include_str!("../../shaders/shared/attention_images.wgsl")),
+    ("columns.wgsl", include_str!("../../shaders/shared/columns.wgsl")),
     ("attention_matrices.wgsl", include_str!("../../shaders/shared/attention_matrices.wgsl")),
     ("attention_tile.wgsl", include_str!("../../shaders/shared/attention_tile.wgsl")),
     ("epilogue.wgsl", include_str!("../../shaders/shared/epilogue.wgsl")),
