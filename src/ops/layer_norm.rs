@@ -238,7 +238,7 @@ impl Reference for LayerNormInput {
             dx.extend(d.iter().zip(&h).map(|(&d, &h)| rstd * (d - mean_d - h * mean_dh)));
         }
         if let Some(added) = inputs.get(5) {
-            dx.iter_mut().zip(added.f()).for_each(|(dx, &added)| *dx = *dx + added);
+            dx.iter_mut().zip(added.f()).for_each(|(dx, &added)| *dx += added);
         }
         vec![HostTensor::floats(outputs[0].shape.clone(), dx)]
     }
