@@ -43,6 +43,7 @@ mod mse;
 mod optimizer;
 mod packed;
 mod pretrain;
+mod pretrain_data;
 mod profile;
 mod quantize;
 mod reduce;
