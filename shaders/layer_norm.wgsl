@@ -1,8 +1,8 @@
-// Layer norm of rows, ROWS of them a workgroup, one after another: y = (x - mean) / sqrt(variance + epsilon) * gamma + beta. The variance is taken
-// around the mean, in a second pass, which corrects both for the error of the first (Chan, Golub, LeVeque, "Algorithms for
-// computing the sample variance", 1983): rows far from 0 lose little. A unit is a vec4 with VEC, else a float.
-//   HELD: units of the row, of gamma and of beta that each lane keeps in registers, which are all that there are; 0: they are loaded as
-//   often as they are needed
+// Layer norm of rows, ROWS of them a workgroup, one after another: y = (x - mean) / sqrt(variance + epsilon) * gamma + beta. The
+// variance is taken around the mean, in a second pass, which corrects both for the error of the first (Chan, Golub, LeVeque, "Algorithms
+// for computing the sample variance", 1983): rows far from 0 lose little. A unit is a vec4 with VEC, else a float.
+//   HELD: units of the row that each lane keeps in registers, which are all that there are, and with more rows than one as many of gamma
+//   and beta; 0: they are loaded as often as they are needed
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
 {% set T = "vec4<f32>" if VEC else "f32" %}
@@ -10,6 +10,7 @@
 {% set E = ">" if VEC else "" %}
 {% set W = "4u" if VEC else "1u" %}
 {% macro lanes(v) %}{% if VEC %}(({{ v }}.x + {{ v }}.y) + ({{ v }}.z + {{ v }}.w)){% else %}{{ v }}{% endif %}{% endmacro %}
+{% set FIT = HELD if ROWS > 1 else 0 %}
 {# Code for each unit of a lane: its place in the row is `i`, its value `v`; with `fit`, gamma and beta there are `scale` and `shift`. #}
 {% macro units(code, fit=false) %}
 {% if HELD %}
@@ -18,8 +19,8 @@
         let i = lane + {{ n * WG }}u;
         let v = x{{ n }};
 {% if fit %}
-        let scale = gamma{{ n }};
-        let shift = beta{{ n }};
+        let scale = {{ "gamma" ~ n if FIT else "gamma[p.gamma_at / " ~ W ~ " + i]" }};
+        let shift = {{ "beta" ~ n if FIT else "beta[p.beta_at / " ~ W ~ " + i]" }};
 {% endif %}
         {{ code }}
     }
@@ -51,7 +52,7 @@ struct Params {
 fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let g = group_index(id, count);
     if (g >= p.groups) { return; }
-{% for n in range(HELD) %}
+{% for n in range(FIT) %}
     let gamma{{ n }} = gamma[p.gamma_at / {{ W }} + lane + {{ n * WG }}u];
     let beta{{ n }} = beta[p.beta_at / {{ W }} + lane + {{ n * WG }}u];
 {% endfor %}

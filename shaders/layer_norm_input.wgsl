@@ -1,6 +1,7 @@
 // The gradient of layer norm's input, ROWS rows a workgroup, one after another. With h = (x - mean) rstd and d = dy gamma:
 // dx = rstd (d - mean of d - h * mean of d h). A unit is a vec4 with VEC, else a float.
-//   HELD: units of the row and of gamma that each lane keeps in registers, which are all that there are; 0: they are loaded for each pass
+//   HELD: units of the row that each lane keeps in registers, which are all that there are, and with more rows than one as many of gamma;
+//   0: they are loaded for each pass
 //   ADDED: another gradient of the same input is added
 {% include "group.wgsl" %}
 {% include "reduce.wgsl" %}
@@ -35,7 +36,9 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
     if (g >= p.groups) { return; }
 {% for n in range(HELD) %}
     let i{{ n }} = lane + {{ n * WG }}u;
+{% if ROWS > 1 %}
     let gamma{{ n }} = gamma[p.gamma_at / {{ W }} + i{{ n }}];
+{% endif %}
 {% endfor %}
     let end = min((g + 1u) * {{ ROWS }}u, p.rows);
     for (var row = g * {{ ROWS }}u; row < end; row = row + 1u) {
@@ -51,7 +54,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) count: ve
         var sum_dh = {{ T }}(0.0);
 {% if HELD %}
 {% for n in range(HELD) %}
-        let d{{ n }} = {{ T }}(dy[dy_row + i{{ n }}]) * gamma{{ n }};
+        let d{{ n }} = {{ T }}(dy[dy_row + i{{ n }}]) * {{ "gamma" ~ n if ROWS > 1 else "gamma[p.gamma_at / " ~ W ~ " + i" ~ n ~ "]" }};
         let h{{ n }} = ({{ T }}(x[x_row + i{{ n }}]) - mean) * rstd;
         sum_d = sum_d + d{{ n }};
         sum_dh = sum_dh + d{{ n }} * h{{ n }};

@@ -22,13 +22,15 @@ const SOFTWARE_ROWS: usize = 8;
 const GPU_ROWS: [usize; 2] = [1, 4];
 /// With fewer rows than these there are not enough workgroups of more than one.
 const MANY_ROWS: usize = 2048;
+/// The most vectors each of x, gamma and beta that a lane of a GPU has registers for.
+const MOST_FIT: usize = 8;
 
-/// Rows of a workgroup of `name`'s kernel for `x`.
-fn rows_of_group(cx: &mut Lowering<'_>, name: &str, x: &TensorType, flops: u64) -> usize {
+/// Rows of a workgroup of `lanes` of `name`'s kernel for `x`.
+fn rows_of_group(cx: &mut Lowering<'_>, name: &str, x: &TensorType, lanes: u32, flops: u64) -> usize {
     let (rows, width) = (x.shape.rows(), x.shape.width());
     if cx.caps.software {
         return SOFTWARE_ROWS;
-    } else if rows < MANY_ROWS {
+    } else if rows < MANY_ROWS || width > 4 * MOST_FIT * lanes as usize {
         return GPU_ROWS[0];
     }
     let names = GPU_ROWS.map(|n| format!("{n} rows a workgroup"));
@@ -136,7 +138,7 @@ impl Operation for LayerNorm {
         let (y, mean, rstd) = (cx.output(0), cx.output(1), cx.output(2));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let (kernel, lanes) = cx.reducing(kernel!("layer_norm"), PORTABLE_LANES);
-        let each = rows_of_group(cx, self.name(), &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
+        let each = rows_of_group(cx, self.name(), &x.ty, lanes, self.flops(std::slice::from_ref(&x.ty), &[]));
         let kernel = kernel.with("ROWS", each as u32);
         for range in cx.row_ranges(rows, width)? {
             let (from, to) = (x.rows(range.clone(), width), y.rows(range.clone(), width));
@@ -204,7 +206,7 @@ impl Operation for LayerNormInput {
         let dx = cx.output(0);
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
         let (kernel, lanes) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
-        let each = rows_of_group(cx, self.name(), &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
+        let each = rows_of_group(cx, self.name(), &x.ty, lanes, self.flops(std::slice::from_ref(&x.ty), &[]));
         let kernel = kernel.with("ROWS", each as u32);
         for range in cx.row_ranges(rows, width)? {
             let [dy, x, dx] = [&dy, &x, &dx].map(|t| t.rows(range.clone(), width));
