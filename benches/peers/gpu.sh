@@ -52,7 +52,7 @@ training() {
   part recompute 40 "$BIN/train_step" --model gpt2-124m --context 1024 --batch 8 --mode train --recompute --precision mixed
   part attention 20 "$BIN/attention" --model gpt2-124m --lengths 1024,4096 --max-length 4096 --batch 4
   part memory_bound 20 "$BIN/memory_bound" --model gpt2-124m --rows 8192
-  [ ! -x "$BIN/kernels" ] || part tests 60 "$BIN/kernels" --include-ignored attention cooperative matmul mixed optimizer reduce tune
+  [ ! -x "$BIN/kernels" ] || part tests 60 "$BIN/kernels" --include-ignored attention cooperative embedding layer_norm matmul mixed optimizer reduce tune
 }
 generate() {
   name="$1"; seconds="$2"; shift 2
