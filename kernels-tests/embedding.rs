@@ -1,6 +1,6 @@
 //! Embedding: rows by their index, and the gathered gradient.
 
-use crate::harness::{AWKWARD, Bound, Case, engine};
+use crate::harness::{AWKWARD, Bound, Case, engine, engine_as_hardware};
 use shaderlm::{
     graph::{PlanOptions, gradients, kernels},
     ops,
@@ -26,6 +26,22 @@ fn forward_and_backward() {
         let ids = c.random_ids([n], rows as u32);
         let y = ops::embedding(&mut c.g, table, ids).unwrap();
         c.check_backward(&what, y, &[table], Bound::Elementwise);
+    }
+}
+
+/// GPUs look for the next and the last place of an id sixteen places at a time.
+#[test]
+fn places_are_chained_on_gpus() {
+    for (rows, n) in [(1, 1), (2, 15), (3, 16), (70, 17), (1, 33), (31, 64), (300, 65), (5, 300), (1000, 700)] {
+        let mut c = Case::new();
+        let table = c.input([rows, 5]);
+        let ids = c.random_ids([n], rows as u32);
+        let y = ops::embedding(&mut c.g, table, ids).unwrap();
+        let w = c.input([n, 5]);
+        let product = ops::mul(&mut c.g, y, w).unwrap();
+        let loss = ops::sum(&mut c.g, product).unwrap();
+        let grad = gradients(&mut c.g, loss, &[table]).unwrap()[0].unwrap();
+        c.check_on(engine_as_hardware(), None, &format!("embedding [{rows},5], {n} ids"), &[grad], Bound::Elementwise);
     }
 }
 

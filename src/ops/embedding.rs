@@ -8,7 +8,7 @@ use super::{
 
 /// Lanes of a workgroup.
 const LANES: usize = 64;
-/// Places that a lane which chains equal ids looks at at once.
+/// Places that a lane of a GPU which chains equal ids looks at at once; on software adapters no load waits for another.
 const CHAINED: u32 = 16;
 /// Places that one pass of the gradient chains up: finding the links takes a search of this length, and Mesa's software
 /// adapter ends a shader's loops after 65,535 turns altogether.
@@ -238,7 +238,7 @@ impl Operation for EmbeddingBackward {
             let links = links.part(0..range.len());
             cx.dispatch(kernel!("zero"), &[heads.all().write()], &[self.rows as u32], self.rows.div_ceil(64))?;
             cx.dispatch(
-                kernel!("embedding_chain").with("EACH", CHAINED),
+                kernel!("embedding_chain").with("EACH", if cx.caps.software { 1 } else { CHAINED }),
                 &[ids.part(range.clone()).read(), heads.all().write(), links.clone().write()],
                 &[range.len() as u32, self.rows as u32],
                 range.len().div_ceil(LANES),
