@@ -210,16 +210,20 @@ impl Case {
         (feeds, variables)
     }
 
-    /// Records loss = sum(y * w) for fixed random `w`, and the gradients with respect to `wrt`; then checks the
-    /// gradients on the adapter against f64, and in f64 against central differences.
-    pub fn check_backward(mut self, what: &str, y: Tensor, wrt: &[Tensor], bound: Bound) {
+    /// Records loss = sum(y * w) for fixed random `w`, and the gradients with respect to `wrt`; returns both.
+    pub fn backward(&mut self, y: Tensor, wrt: &[Tensor]) -> (Tensor, Vec<Tensor>) {
         let shape = self.g.ty(y).shape.clone();
         let weights = self.normal(shape.elements());
         let w = self.g.input("w", TensorType::f32(shape.clone()));
         self.feeds.push((w, HostTensor::floats(shape, weights)));
         let loss = weighted_sum(&mut self.g, y, w).expect("a loss");
-        let grads = gradients(&mut self.g, loss, wrt).unwrap_or_else(|e| panic!("{what}: {e}"));
-        let grads: Vec<_> = grads.into_iter().map(|g| g.expect("the loss depends on it")).collect();
+        let grads = gradients(&mut self.g, loss, wrt).expect("all operations have gradients");
+        (loss, grads.into_iter().map(|g| g.expect("the loss depends on it")).collect())
+    }
+
+    /// The same; then checks the gradients on the adapter against f64, and in f64 against central differences.
+    pub fn check_backward(mut self, what: &str, y: Tensor, wrt: &[Tensor], bound: Bound) {
+        let (loss, grads) = self.backward(y, wrt);
         self.finite_differences(what, loss, wrt, &grads);
         self.check(what, &grads, bound);
     }

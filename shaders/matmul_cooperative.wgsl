@@ -98,7 +98,7 @@ fn rests_of(lane: u32, y0: u32, m0: u32, n0: u32) -> Rest {
     {
         let i = lane + {{ i * LANES }}u;
 {{ place_of_i() }}
-        if ({{ "true" if EVEN else "m < p.m && n < p.n" }}) { rest.of{{ i }} = vec4<f32>({{ place("residual", "(y0 + m * p.ldy + n)") }}); }
+        if ({{ "true" if EVEN else "m < p.m && n < p.n" }}) { rest.of{{ i }} = rest_of(y0 + m * p.ldy + n); }
     }
 {% endfor %}
     return rest;

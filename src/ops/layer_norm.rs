@@ -1,6 +1,7 @@
 //! Layer normalisation over the last dimension (Ba, Kiros, Hinton, "Layer normalization", 2016).
 
 use super::{elementwise::is_residual_add, matmul::normalised, reduce::Columns, *};
+use crate::gpu::{Access, Kernel};
 
 /// Lanes of the row reductions where the adapter has no subgroups of one size.
 const PORTABLE_LANES: u32 = 64;
@@ -25,16 +26,44 @@ const MANY_ROWS: usize = 2048;
 /// The most vectors each of x, gamma and beta that a lane of a GPU has registers for.
 const MOST_FIT: usize = 8;
 
-/// Rows of a workgroup of `lanes` of `name`'s kernel for `x`.
-fn rows_of_group(cx: &mut Lowering<'_>, name: &str, x: &TensorType, lanes: u32, flops: u64) -> usize {
-    let (rows, width) = (x.shape.rows(), x.shape.width());
-    if cx.caps.software {
-        return SOFTWARE_ROWS;
-    } else if rows < MANY_ROWS || width > 4 * MOST_FIT * lanes as usize {
-        return GPU_ROWS[0];
+/// A kernel that goes over rows, a few of them a workgroup.
+struct ByRows {
+    kernel: Kernel,
+    lanes: u32,
+    /// Rows of a workgroup.
+    each: usize,
+}
+
+impl ByRows {
+    /// `kernel` for `x`, which takes so many floating-point operations.
+    fn new(cx: &mut Lowering<'_>, kernel: Kernel, x: &TensorType, flops: u64) -> Self {
+        let (rows, width) = (x.shape.rows(), x.shape.width());
+        let (kernel, lanes) = cx.reducing(kernel, PORTABLE_LANES);
+        let each = if cx.caps.software {
+            SOFTWARE_ROWS
+        } else if rows < MANY_ROWS || width > 4 * MOST_FIT * lanes as usize {
+            GPU_ROWS[0]
+        } else {
+            let names = GPU_ROWS.map(|n| format!("{n} rows a workgroup"));
+            GPU_ROWS[cx.choose(format!("{} {rows}x{width}", kernel.name), names.to_vec(), 0, flops)]
+        };
+        Self { kernel: kernel.with("ROWS", each as u32), lanes, each }
     }
-    let names = GPU_ROWS.map(|n| format!("{n} rows a workgroup"));
-    GPU_ROWS[cx.choose(format!("{name} {rows}x{width}"), names.to_vec(), 0, flops)]
+
+    /// Adds a dispatch over `rows` of `width`, in vectors of four if `vec4`. `more` params follow those of the rows.
+    fn dispatch(
+        &self,
+        cx: &mut Lowering<'_>,
+        [rows, width]: [usize; 2],
+        vec4: bool,
+        windows: &[(Window, Access)],
+        more: &[u32],
+    ) -> Result<(), OpError> {
+        let units = if vec4 { width / 4 } else { width };
+        let kernel = self.kernel.clone().with("VEC", vec4).with("HELD", held(units, self.lanes));
+        let params = [&[rows as u32, units as u32, (1.0 / width as f32).to_bits()], more].concat();
+        cx.dispatch(kernel, windows, &params, rows.div_ceil(self.each))
+    }
 }
 
 /// `x [.., w], gamma [w], beta [w] -> y [.., w], mean [..], rstd [..]`
@@ -137,15 +166,11 @@ impl Operation for LayerNorm {
         let (x, gamma, beta) = (cx.input(0), cx.input(1), cx.input(2));
         let (y, mean, rstd) = (cx.output(0), cx.output(1), cx.output(2));
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
-        let (kernel, lanes) = cx.reducing(kernel!("layer_norm"), PORTABLE_LANES);
-        let each = rows_of_group(cx, self.name(), &x.ty, lanes, self.flops(std::slice::from_ref(&x.ty), &[]));
-        let kernel = kernel.with("ROWS", each as u32);
+        let by_rows = ByRows::new(cx, kernel!("layer_norm"), &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
         for range in cx.row_ranges(rows, width)? {
             let (from, to) = (x.rows(range.clone(), width), y.rows(range.clone(), width));
             let (gamma, beta) = (gamma.all(), beta.all());
             let vec4 = cx.vec4(width, &[&from, &to, &gamma, &beta]);
-            let units = if vec4 { width / 4 } else { width };
-            let params = [range.len() as u32, units as u32, (1.0 / width as f32).to_bits(), self.epsilon.to_bits()];
             let windows = [
                 from.read(),
                 gamma.read(),
@@ -154,8 +179,7 @@ impl Operation for LayerNorm {
                 mean.rows(range.clone(), 1).write(),
                 rstd.rows(range.clone(), 1).write(),
             ];
-            let kernel = kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes));
-            cx.dispatch(kernel, &windows, &params, range.len().div_ceil(each))?;
+            by_rows.dispatch(cx, [range.len(), width], vec4, &windows, &[self.epsilon.to_bits()])?;
         }
         Ok(())
     }
@@ -205,22 +229,18 @@ impl Operation for LayerNormInput {
         let (dy, x, gamma, mean, rstd) = (cx.input(0), cx.input(1), cx.input(2), cx.input(3), cx.input(4));
         let dx = cx.output(0);
         let (rows, width) = (x.ty.shape.rows(), x.ty.shape.width());
-        let (kernel, lanes) = cx.reducing(kernel!("layer_norm_input"), PORTABLE_LANES);
-        let each = rows_of_group(cx, self.name(), &x.ty, lanes, self.flops(std::slice::from_ref(&x.ty), &[]));
-        let kernel = kernel.with("ROWS", each as u32);
+        let kernel = kernel!("layer_norm_input").with("ADDED", self.added);
+        let by_rows = ByRows::new(cx, kernel, &x.ty, self.flops(std::slice::from_ref(&x.ty), &[]));
         for range in cx.row_ranges(rows, width)? {
             let [dy, x, dx] = [&dy, &x, &dx].map(|t| t.rows(range.clone(), width));
             let added = self.added.then(|| cx.input(5).rows(range.clone(), width));
             let gamma = gamma.all();
             let vec4 = cx.vec4(width, &[&dy, &x, &gamma, &dx].into_iter().chain(&added).collect::<Vec<_>>());
-            let units = if vec4 { width / 4 } else { width };
-            let params = [range.len() as u32, units as u32, (1.0 / width as f32).to_bits()];
             let (mean, rstd) = (mean.rows(range.clone(), 1), rstd.rows(range.clone(), 1));
             let mut windows = vec![dy.read(), x.read(), gamma.read(), mean.read(), rstd.read()];
             windows.extend(added.map(Window::read));
             windows.push(dx.write());
-            let kernel = kernel.clone().with("VEC", vec4).with("HELD", held(units, lanes)).with("ADDED", self.added);
-            cx.dispatch(kernel, &windows, &params, range.len().div_ceil(each))?;
+            by_rows.dispatch(cx, [range.len(), width], vec4, &windows, &[])?;
         }
         Ok(())
     }
